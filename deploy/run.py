@@ -1,0 +1,376 @@
+"""`make run` and `make down`: the whole service on one machine, for trying it and for working on it.
+
+`up` sets up what is missing, starts the stores (or takes those of `USHER_DATABASE_URL` and `USHER_REDIS_URL`),
+migrates, makes a demo coupon and a demo key, serves, and prints a curl line. Everything it starts ends with it.
+
+The folder `.local/run` is locked while anything of a run is alive: every process of it holds the lock file open. So one
+look tells whether a run is there, and whoever holds that file is known to be part of it.
+"""
+
+import fcntl
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from urllib.parse import urlsplit
+
+from deploy import bootstrap
+from deploy.kept import Kept
+from deploy.local import MariaDB, Redis, StoreError, write_private
+from deploy.programs import LOCAL, PROJECT, Program, ProgramMissingError, say
+
+RUN = LOCAL / "run"
+LOCK = RUN / "lock"
+KEY = RUN / "demo-key"
+ENVIRONMENT = RUN / "env"
+USHER = PROJECT / ".venv" / "bin" / "usher"
+
+COUPON = "GOLD20"
+COUPON_LIMITS = ("--max-redemptions", "20", "--max-per-customer", "1")
+
+READY_TIMEOUT_S = 30.0
+"""The service needs a second; a MariaDB elsewhere may have to be woken up."""
+
+SERVICE_GRACE_S = 40.0
+"""The service finishes what it has claimed, which its own deadlines bound well below this."""
+
+LEFT_OVER_TIMEOUT_S = 45.0
+"""What a killed run left ends by itself: the service within its grace, then the stores."""
+
+DOWN_TIMEOUT_S = SERVICE_GRACE_S + 60.0
+POLL_S = 0.1
+HTTP_TIMEOUT_S = 5.0
+
+
+class RunError(Exception):
+    """The service cannot be run; the message is for the person at the terminal."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the service listens."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """For a client on this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - it is looked up
+        return f"http://{host}:{self.port}"
+
+
+def up() -> int:
+    """Runs everything until it is told to stop; returns the exit status: 0 when it was told to after it had served."""
+    serving = False
+    RUN.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        with own_foreground(), stop_signals_interrupt(), ExitStack() as stack:
+            lock = stack.enter_context(the_only_run())
+            address = listen_address()
+            bootstrap.ensure()
+            variables = stores(stack, lock)
+            write_private(ENVIRONMENT, "".join(f"export {name}={shlex.quote(v)}\n" for name, v in variables.items()))
+            usher(variables, "migrate")
+            ensure_coupon(variables)
+            service = serve(stack, variables, lock)
+            wait_until_ready(service, address)
+            ensure_key(variables, address)
+            print_welcome(variables, address)
+            serving = True
+            status = service.wait()
+            raise RunError(f"usher serve ended by itself, with status {status}; its last words are above")
+    except KeyboardInterrupt:
+        say("ended" if serving else "interrupted; the next run goes on from here")
+        return 0 if serving else 130
+
+
+def down() -> int:
+    """Ends a run that is there, whatever became of the terminal it was started from."""
+    RUN.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with LOCK.open("a+") as lock:
+        if _try_lock(lock.fileno()):
+            say("nothing is running")
+            return 0
+        owner = _owner()
+        if owner is not None:
+            os.kill(owner, signal.SIGTERM)
+        if not _wait_for_lock(lock.fileno(), DOWN_TIMEOUT_S):
+            _kill_holders()
+            _wait_for_lock(lock.fileno(), LEFT_OVER_TIMEOUT_S)
+    say("ended")
+    return 0
+
+
+@contextmanager
+def the_only_run() -> Iterator[int]:
+    """Holds the lock of `.local/run`; yields its descriptor, to be handed down to every process of the run.
+
+    Raises:
+        RunError: another run is there.
+    """
+    with LOCK.open("a+") as lock:
+        if not _try_lock(lock.fileno()):
+            owner = _owner()
+            if owner is not None:
+                raise RunError(f"it is running already (process {owner}); `make down` ends it")
+            say("waiting for what an earlier run left to end")
+            if not _wait_for_lock(lock.fileno(), LEFT_OVER_TIMEOUT_S):
+                _kill_holders()
+                _wait_for_lock(lock.fileno(), LEFT_OVER_TIMEOUT_S)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield lock.fileno()
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _wait_for_lock(descriptor: int, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not _try_lock(descriptor):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def _holders() -> set[int]:
+    """The processes that have the lock file open, this one excepted: all of them belong to a run of this checkout."""
+    wanted = LOCK.stat()
+    holders = set()
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            found = descriptor.stat()
+        except OSError:
+            continue  # It has just ended, or is somebody else's.
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            holders.add(int(descriptor.parts[2]))
+    return holders - {os.getpid()}
+
+
+def _owner() -> int | None:
+    """The process number of the `make run` that is there; None if only what it started is left."""
+    text = LOCK.read_text()
+    return int(text) if text.isdigit() and int(text) in _holders() else None
+
+
+def _kill_holders() -> None:
+    for pid in _holders():
+        os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def own_foreground() -> Iterator[None]:
+    """Has the terminal's Ctrl-C sent to this program and not to make, which would end with an error message.
+
+    Only where this program is at a terminal and in front; Ctrl-Z does nothing meanwhile, since make would not notice.
+    """
+    try:
+        before = os.tcgetpgrp(0)
+    except OSError:
+        yield
+        return
+    if before != os.getpgrp() or os.getpid() in (before, os.getsid(0)):
+        yield
+        return
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    os.setpgid(0, 0)
+    os.tcsetpgrp(0, os.getpgrp())
+    try:
+        yield
+    finally:
+        os.tcsetpgrp(0, before)
+
+
+@contextmanager
+def stop_signals_interrupt() -> Iterator[None]:
+    """The first SIGINT, SIGTERM or SIGHUP raises `KeyboardInterrupt`; later ones do not disturb the ending."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
+    yield
+
+
+def listen_address() -> Address:
+    """Where the service is going to listen.
+
+    Raises:
+        RunError: nobody can listen there now.
+    """
+    host = os.environ.get("USHER_LISTEN_HOST", "127.0.0.1")
+    text = os.environ.get("USHER_LISTEN_PORT", "8080")
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:  # noqa: PLR2004 - what a port can be
+        raise RunError(f"USHER_LISTEN_PORT is {text!r}; a port is a number from 1 to 65535")
+    address = Address(host, int(text))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, address.port))
+            probe.listen()
+        except OSError as exc:
+            other = "choose another one: USHER_LISTEN_PORT=8081 make run"
+            raise RunError(f"port {address.port} on {host} cannot be had ({exc.strerror}); {other}") from exc
+    return address
+
+
+def stores(stack: ExitStack, lock: int) -> dict[str, str]:
+    """The two stores' addresses as variables: given in the environment, or those of private stores, started here."""
+    variables = {}
+    database, redis = os.environ.get("USHER_DATABASE_URL"), os.environ.get("USHER_REDIS_URL")
+    if database is None:
+        database = stack.enter_context(MariaDB(RUN / "mariadb", hand_down=[lock])).url
+        # One that is set for another database must not be migrated by accident.
+        variables["USHER_MIGRATION_DATABASE_URL"] = database
+    if redis is None:
+        redis = stack.enter_context(Redis(RUN / "redis", hand_down=[lock])).url
+    return {"USHER_DATABASE_URL": database, "USHER_REDIS_URL": redis, **variables}
+
+
+def usher(variables: Mapping[str, str], *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs a command of `usher`; its logs go to the terminal when it fails.
+
+    Raises:
+        RunError: it failed, and `check` was not switched off.
+    """
+    done = subprocess.run(
+        [USHER, *arguments],
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if check and done.returncode != 0:
+        sys.stderr.write(done.stdout + done.stderr)
+        raise RunError(f"`usher {arguments[0]}` failed; its words are above")
+    return done
+
+
+def ensure_coupon(variables: Mapping[str, str]) -> None:
+    """Makes the demo coupon unless the ledger has it."""
+    if usher(variables, "coupon", "show", COUPON, check=False).returncode != 0:
+        usher(variables, "coupon", "create", COUPON, *COUPON_LIMITS)
+
+
+def serve(stack: ExitStack, variables: Mapping[str, str], lock: int) -> Kept:
+    """Starts the service; it is stopped before the stores are."""
+    program = Program(USHER, "usher", environment=variables)
+    service = Kept(program, ["serve"], folder=PROJECT, grace_s=SERVICE_GRACE_S, hand_down=[lock])
+    stack.callback(service.stop)
+    return service
+
+
+def wait_until_ready(service: Kept, address: Address) -> None:
+    """Returns when `/readyz` says 200.
+
+    Raises:
+        RunError: the service ended, or was not ready in time.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while service.running:
+        if _get(f"{address.url}/readyz")[0] == 200:  # noqa: PLR2004 - HTTP's "OK"
+            return
+        if time.monotonic() > deadline:
+            raise RunError(f"the service was not ready after {READY_TIMEOUT_S:.0f} s; see {address.url}/readyz")
+        time.sleep(POLL_S)
+    raise RunError(f"usher serve ended with status {service.exit_status}; its last words are above")
+
+
+def ensure_key(variables: Mapping[str, str], address: Address) -> None:
+    """Keeps the demo key if the service takes it, otherwise makes a new one."""
+    if KEY.exists() and _get(f"{address.url}/v1/coupons/{COUPON}", KEY.read_text().strip())[0] == 200:  # noqa: PLR2004
+        return
+    # A name of its own each time: an earlier demo key, whose text was lost, keeps the one that it has.
+    created = usher(variables, "key", "create", "--name", f"demo-{time.time_ns():x}", "--scope", "admin")
+    write_private(KEY, created.stdout)
+
+
+def _get(url: str, key: str | None = None) -> tuple[int, bytes]:
+    """The status and body of a GET; status 0 when there was no answer."""
+    request = urllib.request.Request(url)  # noqa: S310 - the address is this program's own
+    if key:
+        request.add_header("Authorization", f"Bearer {key}")
+    try:
+        # No proxy: it would be asked for this machine's own address.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=HTTP_TIMEOUT_S) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as exc:
+        return exc.code, exc.read()
+    except (OSError, ValueError):
+        return 0, b""
+
+
+def print_welcome(variables: Mapping[str, str], address: Address) -> None:
+    """Prints what a newcomer needs next: a curl line, and where the stores are (without passwords)."""
+    status, body = _get(f"{address.url}/v1/coupons/{COUPON}", KEY.read_text().strip())
+    remaining = json.loads(body)["usage"]["remaining"] if status == 200 else None  # noqa: PLR2004 - HTTP's "OK"
+    # Both names are made when the line is pasted, so each paste is another customer's other order.
+    data = json.dumps({"code": COUPON, "customer_id": "customer-$(date +%s%N)", "order_id": "order-$(date +%s%N)"})
+    curl = " ".join(
+        [
+            f"curl -sS -i {address.url}/v1/redemptions -H 'Content-Type: application/json'",
+            f'-H "Authorization: Bearer $(cat {shlex.quote(str(KEY))})"',
+            '-d "' + data.replace('"', '\\"') + '"',
+        ]
+    )
+    database, redis = (urlsplit(variables[name]) for name in ("USHER_DATABASE_URL", "USHER_REDIS_URL"))
+    mariadb = f"{database.hostname}:{database.port or 3306}, database {database.path.lstrip('/')}"
+    lines = [
+        "",
+        f"Usher serves on {address.url} (Ctrl-C ends it). Redeem {COUPON}, each time as a new customer:",
+        "",
+        f"  {curl}",
+        "",
+        f"{COUPON}: {remaining} uses left.",
+        f"MariaDB: {mariadb}. Redis: {redis.hostname}:{redis.port or 6379}.",
+        f"For `usher` and clients in another terminal: . {shlex.quote(str(ENVIRONMENT))}",
+        "",
+    ]
+    if remaining == 0:
+        more = f"usher coupon update {COUPON} --max-redemptions 100"
+        lines.insert(-3, f"For more: . {shlex.quote(str(ENVIRONMENT))} && {shlex.quote(str(USHER.parent))}/{more}")
+    print("\n".join(lines), flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """`up` or `down`."""
+    commands = {"up": up, "down": down}
+    if len(arguments) != 1 or arguments[0] not in commands:
+        say("usage: python -m deploy.run up | down")
+        return 2
+    try:
+        return commands[arguments[0]]()
+    except (RunError, StoreError, ProgramMissingError, bootstrap.BootstrapError) as failed:
+        say(str(failed))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,133 @@
+"""Requests as pydantic models: strict types, no unknown fields, every bound of the contract."""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
+
+from service.api.decoding import parse_time
+from service.api.problems import Code, Fault, Problem, invalid
+from service.model import CODE_PATTERN, MAX_PER_CUSTOMER_MAX, MAX_REDEMPTIONS_MAX, NAME_CHARS_MAX, CouponStatus
+
+BLANKS: Final = r"[ \t\n\r\v\f]*"
+"""What is trimmed. ASCII only, and the folding too: other alphabets have letters that fold into ours."""
+CODE_AS_SENT: Final = f"{BLANKS}{CODE_PATTERN.replace('A-Z', 'A-Za-z')}{BLANKS}"
+CODE_RULE: Final = "must be 1 to 64 of A-Z, 0-9, _ and -, beginning with a letter or a digit"
+NAME_RULE: Final = f"must be 1 to {NAME_CHARS_MAX} characters, none of them a control character"
+NAME_AS_SENT: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
+_code_as_sent = re.compile(CODE_AS_SENT)
+_name_as_sent = re.compile(NAME_AS_SENT.replace("$", r"\Z"))
+
+
+def _folded(text: str) -> str:
+    return text.strip().upper()
+
+
+CouponCode = Annotated[str, StringConstraints(pattern=f"^{CODE_AS_SENT}$"), AfterValidator(_folded)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS_MAX, pattern=NAME_AS_SENT)]
+Time = Annotated[datetime, BeforeValidator(parse_time)]
+Limit = Annotated[int, Field(ge=1, le=MAX_REDEMPTIONS_MAX)]
+CustomerLimit = Annotated[int, Field(ge=1, le=MAX_PER_CUSTOMER_MAX)]
+Status = Annotated[CouponStatus, Field(strict=False)]
+
+
+class Body(BaseModel):
+    """What every request's body keeps to."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+class RedemptionBody(Body):
+    """`POST /v1/redemptions`."""
+
+    code: CouponCode
+    customer_id: Name
+    order_id: Name
+
+
+class CouponTerms(Body):
+    """What a coupon can be given and what can be changed of it."""
+
+    max_redemptions: Limit | None = None
+    max_per_customer: CustomerLimit | None = None
+    starts_at: Time | None = None
+    ends_at: Time | None = None
+    status: Status = CouponStatus.ACTIVE
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _null_is_empty(cls, value: object) -> object:
+        return {} if value is None else value
+
+
+class CouponBody(CouponTerms):
+    """`POST /v1/coupons`."""
+
+    code: CouponCode
+
+
+class CouponChangeBody(CouponTerms):
+    """`PATCH /v1/coupons/{code}`: what it names replaces the old value whole; null clears it."""
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that were sent."""
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+
+
+B = TypeVar("B", bound=Body)
+
+
+def parse(kind: type[B], members: Mapping[str, Any]) -> B:
+    """A decoded body as a model; raises the Problem `invalid_request` with a fault for each field."""
+    try:
+        return kind.model_validate(members)
+    except ValidationError as error:
+        faults = [Fault(pointer(fault["loc"]), _explain(fault)) for fault in error.errors(include_url=False)]
+        raise Problem(Code.INVALID_REQUEST, faults=faults) from None
+
+
+def pointer(location: tuple[int | str, ...]) -> str:
+    """A JSON pointer (RFC 6901)."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in location)
+
+
+def _explain(fault: ErrorDetails) -> str:
+    """What is wrong, in words that do not repeat a pattern or the value."""
+    kind = fault["type"]
+    if kind == "extra_forbidden":
+        return "unknown field"
+    if kind == "missing":
+        return "is required"
+    if kind == "string_pattern_mismatch":
+        return CODE_RULE if fault["loc"][-1] == "code" else NAME_RULE
+    if kind == "value_error":
+        return str(fault["ctx"]["error"])
+    return fault["msg"]
+
+
+def parse_code(text: str, where: str) -> str:
+    """A coupon's code from a path or a query, folded. `where`: the pointer of the fault."""
+    if not _code_as_sent.fullmatch(text):
+        raise invalid(where, CODE_RULE)
+    return _folded(text)
+
+
+def parse_name(text: str, where: str) -> str:
+    """A `customer_id` or `order_id` from a query."""
+    if not 0 < len(text) <= NAME_CHARS_MAX or not _name_as_sent.match(text):
+        raise invalid(where, NAME_RULE)
+    return text

@@ -1,0 +1,126 @@
+"""What every request goes through, and every answer: its name, and problems for all that goes wrong.
+
+Stands in front of the application's router, so that what the router refuses is answered like everything else, and the
+one call that matters most takes the straight way to its handler.
+"""
+
+import itertools
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from aiohttp import hdrs, web
+
+from service.api import redemptions
+from service.api.parts import AUTHENTICATOR, PROBLEMS, READINESS, REDEEMER
+from service.api.problems import Code, Problem, of_error
+from service.api.requests import BODY_MAX_BYTES
+from service.errors import UsherError
+
+REQUEST_ID: Final = "X-Request-Id"
+SERVER: Final = "usher"
+"""Instead of the libraries' names and versions."""
+SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = structlog.get_logger(__name__)
+
+
+class Front:
+    """Answers every request of one application, whose resources are there. `inner`: the application's own way to answer."""
+
+    def __init__(self, app: web.Application, inner: Handler) -> None:
+        self._inner = inner
+        self._problems = app[PROBLEMS]
+        self._readiness = app[READINESS]
+        self._authenticator = app[AUTHENTICATOR]
+        self._redeemer = app[REDEEMER]
+        self._prefix = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """The answer, whatever happens but a cancellation."""
+        headers = request.headers
+        request_id = self.request_id(headers.get(REQUEST_ID))
+        readiness = self._readiness
+        readiness.under_way += 1
+        try:
+            if request.raw_path == redemptions.PATH and request.method == hdrs.METH_POST and hdrs.EXPECT not in headers:
+                response: web.StreamResponse = await redemptions.redeem(request, self._authenticator, self._redeemer)
+            else:
+                response = await self._inner(request)
+        except Problem as problem:
+            response = self._problems.answer(problem, request_id)
+        except Exception as error:  # noqa: BLE001  (it is logged, and no answer may be a stack trace)
+            response = self._problems.answer(_problem_of(error, request_id), request_id)
+        finally:
+            readiness.under_way -= 1
+        response.headers[REQUEST_ID] = request_id
+        response.headers[hdrs.SERVER] = SERVER
+        if readiness.draining:
+            response.force_close()
+        return response
+
+    def malformed(self, reason: str) -> web.Response:
+        """The answer to what is no HTTP request."""
+        request_id = self.request_id(None)
+        log.debug("malformed request", request_id=request_id, reason=reason)
+        return self._unreadable(Problem(Code.INVALID_REQUEST, "This is no valid HTTP request.", close=True), request_id)
+
+    def failed(self, error: BaseException | None) -> web.Response:
+        """The answer to a defect below `handle`."""
+        request_id = self.request_id(None)
+        log.error("request failed", request_id=request_id, exc_info=error)
+        return self._unreadable(Problem(Code.INTERNAL, close=True), request_id)
+
+    def _unreadable(self, problem: Problem, request_id: str) -> web.Response:
+        response = self._problems.answer(problem, request_id)
+        response.headers[REQUEST_ID] = request_id
+        response.headers[hdrs.SERVER] = SERVER
+        return response
+
+    def request_id(self, sent: str | None) -> str:
+        """The request's name: the caller's own if it is sane, else one that no other process uses."""
+        if sent and SANE_REQUEST_ID.match(sent):
+            return sent
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+
+def _problem_of(error: Exception, request_id: str) -> Problem:
+    """The problem that an exception is to the client; one that nobody expected is logged."""
+    if isinstance(error, web.HTTPException):
+        return _problem_of_http(error)
+    if isinstance(error, web.RequestPayloadError | ConnectionError):
+        # The body broke off or is not framed as announced: whether anybody reads the answer is open.
+        return Problem(Code.INVALID_REQUEST, "The body could not be read.", close=True)
+    problem = of_error(error) if isinstance(error, UsherError) else None
+    if problem is None:
+        log.error("request failed", request_id=request_id, exc_info=error)
+        return Problem(Code.INTERNAL)
+    return problem
+
+
+def _problem_of_http(error: web.HTTPException) -> Problem:
+    """What the router and the body's reader refuse."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return Problem(Code.METHOD_NOT_ALLOWED, headers={hdrs.ALLOW: ", ".join(sorted(error.allowed_methods))})
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return Problem(Code.TOO_LARGE, close=True)
+    if isinstance(error, web.HTTPNotFound):
+        return Problem(Code.ROUTE_NOT_FOUND)
+    return Problem(Code.INVALID_REQUEST, error.reason)
+
+
+async def expect(request: web.Request) -> None:
+    """Answers `Expect`: go on, unless the body is announced as too large or something else is expected."""
+    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+        raise Problem(Code.INVALID_REQUEST, "Expect knows 100-continue only.", close=True)
+    if (request.content_length or 0) > BODY_MAX_BYTES:
+        raise Problem(Code.TOO_LARGE, close=True)
+    if request.version >= (1, 1):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # The line above is no part of the answer that follows.
+        request.writer.output_size = 0

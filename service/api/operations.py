@@ -1,0 +1,23 @@
+"""`/livez` and `/readyz`: for whoever watches over the process. They need no key."""
+
+from typing import Final
+
+from aiohttp import web
+
+from service.api.answers import answer
+from service.api.parts import READINESS
+
+
+async def livez(_: web.Request) -> web.Response:
+    """`GET /livez`: the process runs."""
+    return answer({"status": "alive"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """`GET /readyz`: whether to send traffic here."""
+    report = await request.app[READINESS].report()
+    body = {"status": report.stage, "stores": {"ledger": report.ledger, "redis": report.redis}}
+    return answer(body, status=200 if report.accepts_traffic else 503, headers={"Cache-Control": "no-store"})
+
+
+ROUTES: Final = (web.get("/livez", livez), web.get("/readyz", readyz))

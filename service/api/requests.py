@@ -1,0 +1,51 @@
+"""Reading requests: bodies, and how long the ledger may take."""
+
+import asyncio
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+
+from service.api.decoding import loads_object
+from service.api.parts import SETTINGS
+from service.api.problems import Code, Problem
+
+BODY_MAX_BYTES: Final = 16 * 1024
+
+
+async def read_object(request: web.Request) -> dict[str, Any]:
+    """The JSON object in the body; raises the Problems `unsupported_media_type`, `too_large` and `invalid_request`."""
+    if request.headers.get(hdrs.CONTENT_TYPE) != "application/json":
+        _check_media_type(request)
+    if hdrs.CONTENT_ENCODING in request.headers:
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not supported.")
+    return loads_object(await _read_bounded(request))
+
+
+async def _read_bounded(request: web.Request) -> bytes:
+    """The body, at most BODY_MAX_BYTES; what is beyond is not read."""
+    content = request.content
+    # With a small body all of it is there already.
+    if content.is_eof():
+        body = content.read_nowait()
+    else:
+        if (request.content_length or 0) > BODY_MAX_BYTES:
+            raise Problem(Code.TOO_LARGE, close=True)
+        body = b""
+        while len(body) <= BODY_MAX_BYTES and (chunk := await content.readany()):
+            body += chunk
+    if len(body) > BODY_MAX_BYTES:
+        raise Problem(Code.TOO_LARGE, close=True)
+    return body
+
+
+def _check_media_type(request: web.Request) -> None:
+    """`application/json` with any parameters, a charset being UTF-8."""
+    if len(request.headers.getall(hdrs.CONTENT_TYPE, ())) != 1 or request.content_type != "application/json":
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
+    if (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
+
+
+def deadline_of(request: web.Request) -> float:
+    """Until when the ledger may take for a request that begins now, in seconds of the loop's clock."""
+    return asyncio.get_running_loop().time() + request.app[SETTINGS].request_deadline_ms / 1000

@@ -1,0 +1,1 @@
+SELECT {% coupon_columns %} FROM coupon c WHERE c.code = {code};

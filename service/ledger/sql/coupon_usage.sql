@@ -1,0 +1,7 @@
+-- Live redemptions by status, and when they were counted. The key by status alone is read.
+SELECT
+    COUNT(IF(r.status = 'reserved', 1, NULL)),
+    COUNT(IF(r.status = 'confirmed', 1, NULL)),
+    UTC_TIMESTAMP(6)
+FROM redemption r
+WHERE r.coupon_id = {coupon_id} AND r.status IN ('reserved', 'confirmed');

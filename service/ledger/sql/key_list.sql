@@ -1,0 +1,1 @@
+SELECT {% key_columns %} FROM api_key k ORDER BY k.id;

@@ -1,0 +1,24 @@
+-- Refused orders, at one moment and without a lock: the coupon (once for each code: `first`), the order's live redemption,
+-- the refusal by status and window, the customer's seats. Coupon and redemption come as JSON arrays: what the driver costs, it
+-- costs for each column, and most of these are NULL. A code of no coupon has no row.
+WITH v (n, first, code, customer_id, order_id) AS (VALUES {questions})
+SELECT STRAIGHT_JOIN
+    v.n,
+    IF(v.first, JSON_ARRAY({% coupon_columns %}), NULL) AS coupon,
+    IF(r.id IS NULL, NULL, JSON_ARRAY(
+        HEX(r.id), r.coupon_id, c.code, r.customer_id, r.order_id, r.status, r.seat, r.expires_at, r.created_at, r.confirmed_at,
+        r.ended_at, r.end_reason
+    )) AS live,
+    CASE
+        WHEN c.status = 'archived' THEN 'coupon_not_found'
+        WHEN c.status = 'paused' THEN 'coupon_paused'
+        WHEN c.starts_at > UTC_TIMESTAMP(6) THEN 'coupon_not_started'
+        WHEN c.ends_at <= UTC_TIMESTAMP(6) THEN 'coupon_ended'
+    END AS refusal,
+    IF(c.max_per_customer IS NULL, NULL, (
+        SELECT GROUP_CONCAT(s.customer_seat ORDER BY s.customer_seat) FROM redemption s
+        WHERE s.customer_id = v.customer_id AND s.coupon_id = c.id AND s.customer_seat IS NOT NULL
+    )) AS customer_seats
+FROM v
+JOIN coupon c ON c.code = v.code
+LEFT JOIN redemption r ON r.coupon_id = c.id AND r.live_order_id = v.order_id;

@@ -1,0 +1,1 @@
+SELECT m.version, m.checksum FROM schema_migration m;

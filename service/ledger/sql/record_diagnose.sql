@@ -1,0 +1,15 @@
+-- Why rows did not land, one answer for each, non-locking. The order in which the answers are looked at is the caller's.
+WITH v (n, coupon_id, customer_id, order_id, seat, customer_seat) AS (VALUES {rows})
+SELECT STRAIGHT_JOIN
+    v.n,
+    -- NULL where there is no such coupon.
+    COALESCE({% coupon_admits %}, 0) AS admits,
+    EXISTS (
+        SELECT 1 FROM redemption s
+        WHERE s.customer_id = v.customer_id AND s.coupon_id = v.coupon_id AND s.customer_seat = v.customer_seat
+    ) AS customer_seat_taken,
+    EXISTS (SELECT 1 FROM redemption s WHERE s.coupon_id = v.coupon_id AND s.seat = v.seat) AS seat_taken,
+    {% redemption_columns %}
+FROM v
+LEFT JOIN coupon c ON c.id = v.coupon_id
+LEFT JOIN redemption r ON r.coupon_id = v.coupon_id AND r.live_order_id = v.order_id;

@@ -1,0 +1,2 @@
+-- Which of these ids are there, and which of them only as a tombstone.
+SELECT r.id, {% is_abandoned %} FROM redemption r WHERE r.id IN ({ids});

@@ -1,0 +1,1 @@
+(SELECT * FROM redemption WHERE {conditions} ORDER BY id DESC LIMIT {limit});

@@ -1,0 +1,1 @@
+coupon_id = (SELECT id FROM coupon WHERE code = {code})

@@ -1,0 +1,115 @@
+"""Counters are made from the ledger: one statement for all codes that wait, one statement at a time."""
+
+import asyncio
+from typing import TypeVar
+
+import structlog
+
+from service.counters import Counters
+from service.ledger import Ledger
+
+STATEMENT_INTERVAL_S = 0.02
+"""Between two statements; the first is made at once. Guessed codes gather meanwhile, so they cost 50 statements a second."""
+CODES_PER_STATEMENT_MAX = 1_000
+LOAD_DEADLINE_S = 2.0
+"""For the statement, which many requests share; each request still keeps its own deadline."""
+UNKNOWN_FOR_S = 1.0
+"""How long a code that the ledger does not know is remembered: a coupon created elsewhere can be redeemed after it."""
+UNKNOWN_MAX = 20_000
+KNOWN_MAX = 200_000
+"""Codes remembered with their coupon's id, which never changes; some 100 bytes each."""
+
+
+log = structlog.get_logger(__name__)
+
+Value = TypeVar("Value", int, float)
+
+
+class Loads:
+    """Loads counters, and remembers which codes there are."""
+
+    def __init__(self, counters: Counters, ledger: Ledger) -> None:
+        self._counters = counters
+        self._ledger = ledger
+        self._known: dict[str, int] = {}
+        self._unknown: dict[str, float] = {}
+        self._waiting: dict[str, asyncio.Future[int | None]] = {}
+        self._even_newer: set[str] = set()
+        self._runner: asyncio.Task[None] | None = None
+
+    def known(self, code: str) -> int | None:
+        """The id of this code's coupon, by the ledger; None when this process has not loaded it yet."""
+        return self._known.get(code)
+
+    def is_unknown(self, code: str) -> bool:
+        """Whether the ledger has just said that there is no such coupon."""
+        until = self._unknown.get(code)
+        if until is None:
+            return False
+        if until > asyncio.get_running_loop().time():
+            return True
+        del self._unknown[code]
+        return False
+
+    def forget(self, code: str) -> None:
+        """Forget that there was no such coupon."""
+        self._unknown.pop(code, None)
+
+    async def load(self, code: str, *, even_newer: bool = False) -> int | None:
+        """Load this code's counter by a statement that begins after this call; the coupon's id, or None if there is none.
+
+        `even_newer`: the counter's version is above the ledger's, which was read after it. Raises LedgerUnavailable or
+        CounterUnavailable.
+        """
+        if even_newer:
+            self._even_newer.add(code)
+        future = self._waiting.get(code)
+        if future is None:
+            future = self._waiting[code] = asyncio.get_running_loop().create_future()
+            if self._runner is None:
+                self._runner = asyncio.create_task(self._run())
+        return await asyncio.shield(future)
+
+    async def _run(self) -> None:
+        """Load until nobody waits."""
+        while self._waiting:
+            codes = list(self._waiting)[:CODES_PER_STATEMENT_MAX]
+            await self._answer({code: self._waiting.pop(code) for code in codes})
+            await asyncio.sleep(STATEMENT_INTERVAL_S)
+        self._runner = None
+
+    async def _answer(self, waiting: dict[str, asyncio.Future[int | None]]) -> None:
+        """Load these codes, and answer all that wait for them."""
+        try:
+            ids = await self._load(list(waiting))
+        except Exception as error:  # noqa: BLE001 - told to those who wait
+            log.warning("counters not loaded", coupons=len(waiting), error=f"{type(error).__name__}: {error}")
+            for future in waiting.values():
+                future.set_exception(error)
+                future.exception()  # Marks it as seen, should nobody wait any more.
+            return
+        for code, future in waiting.items():
+            future.set_result(ids.get(code))
+
+    async def _load(self, codes: list[str]) -> dict[str, int]:
+        """One statement, one round trip to Redis; the ids of the coupons that there are."""
+        found = await self._ledger.coupons.load(codes, asyncio.get_running_loop().time() + LOAD_DEADLINE_S)
+        now = asyncio.get_running_loop().time()
+        for code in codes:
+            if code in found:
+                self._unknown.pop(code, None)
+                _remember(self._known, code, found[code].coupon.id, KNOWN_MAX)
+            else:
+                _remember(self._unknown, code, now + UNKNOWN_FOR_S, UNKNOWN_MAX)
+        if found:
+            even_newer, self._even_newer = self._even_newer, set()
+            await self._counters.load(list(found.values()), even_newer=even_newer)
+        return {code: loaded.coupon.id for code, loaded in found.items()}
+
+
+def _remember(memory: dict[str, Value], code: str, value: Value, entries_max: int) -> None:
+    """Bounded: the oldest entry makes room."""
+    memory.pop(code, None)
+    if len(memory) >= entries_max:
+        del memory[next(iter(memory))]
+    memory[code] = value

@@ -1,0 +1,56 @@
+"""Readiness: what the stores' states mean, asked seldom and answered soon."""
+
+import asyncio
+
+import pytest
+
+from service.api import readiness
+from service.api.readiness import Readiness, Report, Stage, Store
+from service.errors import CounterUnavailable, LedgerUnavailable, SchemaNotCurrent
+from tests.api.fakes import FakeStore
+
+
+@pytest.mark.parametrize(
+    ("ledger", "redis", "report", "accepts"),
+    [
+        (None, None, Report(Stage.READY, Store.UP, Store.UP), True),
+        (None, CounterUnavailable(), Report(Stage.DEGRADED, Store.UP, Store.DOWN), True),
+        (LedgerUnavailable(), None, Report(Stage.UNAVAILABLE, Store.DOWN, Store.UP), False),
+        (SchemaNotCurrent(), None, Report(Stage.UNAVAILABLE, Store.NOT_CURRENT, Store.UP), False),
+        (LedgerUnavailable(), CounterUnavailable(), Report(Stage.UNAVAILABLE, Store.DOWN, Store.DOWN), False),
+    ],
+)
+async def test_stages(ledger: Exception | None, redis: Exception | None, report: Report, accepts: bool) -> None:
+    truth, counters = FakeStore(), FakeStore()
+    truth.failure, counters.failure = ledger, redis
+    found = await Readiness(truth, counters).report()
+    assert (report, accepts) == (found, found.accepts_traffic)
+
+
+async def test_draining() -> None:
+    """Whatever the stores say."""
+    one = Readiness(FakeStore(), FakeStore())
+    one.draining = True
+    found = await one.report()
+    assert (Stage.DRAINING, False) == (found.stage, found.accepts_traffic)
+
+
+async def test_stores_that_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "PROBE_TIMEOUT_S", 0.02)
+    truth, counters = FakeStore(), FakeStore()
+    truth.hangs = counters.hangs = True
+    async with asyncio.timeout(1):
+        assert Report(Stage.UNAVAILABLE, Store.DOWN, Store.DOWN) == await Readiness(truth, counters).report()
+
+
+async def test_many_who_ask_are_one_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one after the other, for a moment; then the stores are asked again."""
+    monkeypatch.setattr(readiness, "PROBE_AGE_MAX_S", 0.05)
+    truth = FakeStore()
+    one = Readiness(truth, FakeStore())
+    await asyncio.gather(*(one.report() for _ in range(100)))
+    await one.report()
+    assert 1 == truth.asked
+    await asyncio.sleep(0.06)
+    await one.report()
+    assert 2 == truth.asked

@@ -1,0 +1,102 @@
+"""Fixtures for all tests: private stores of the real kind, one of each for every test process.
+
+A store that cannot be had fails the tests that need it; nothing is skipped.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from deploy.local import MARIADB_FOR_TESTS, MariaDB, Redis
+from service.config import Settings
+from service.ledger import migrations
+from tests.faults import Proxy
+from tests.stores import Admin, empty, flush
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> None:
+    """What the person at the keyboard has set for `usher` is not for the tests."""
+    for name in [name for name in os.environ if name.startswith("USHER_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """A Redis of this test process' own, running."""
+    with tempfile.TemporaryDirectory(prefix="usher-redis-") as folder, Redis(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDB]:
+    """A MariaDB of this test process' own, running; its database is empty."""
+    with (
+        tempfile.TemporaryDirectory(prefix="usher-mariadb-") as folder,
+        MariaDB(Path(folder), settings=MARIADB_FOR_TESTS) as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _migrated(mariadb_server: MariaDB) -> None:
+    """The schema, made once; tests get it with its tables emptied."""
+    # Not `asyncio.run`: it would leave this thread without the event loop that other fixtures have put there.
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(migrations.run(SecretStr(mariadb_server.url)))
+    finally:
+        loop.close()
+
+
+@pytest.fixture
+def admin(mariadb_server: MariaDB) -> Iterator[Admin]:
+    """The ledger as its administrator sees it: any statement, past Usher."""
+    with Admin(mariadb_server) as connection:
+        yield connection
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    """The URL of an empty Redis."""
+    flush(redis_server)
+    return redis_server.url
+
+
+@pytest.fixture
+def database_url(mariadb_server: MariaDB, _migrated: None) -> str:
+    """The URL of a ledger with the current schema and nothing in it."""
+    empty(mariadb_server)
+    return mariadb_server.url
+
+
+@pytest.fixture
+def bare_database_url(mariadb_server: MariaDB) -> Iterator[str]:
+    """The URL of a database without any table, gone after the test."""
+    name = "usher_bare"
+    with Admin(mariadb_server) as admin:
+        admin.run(f"CREATE OR REPLACE DATABASE {name} CHARACTER SET utf8mb4")
+        admin.run(f"GRANT ALL PRIVILEGES ON {name}.* TO '{mariadb_server.user}'@'127.0.0.1'")
+        try:
+            yield mariadb_server.url.removesuffix(mariadb_server.database) + name
+        finally:
+            admin.run(f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str) -> Settings:
+    """Usher's settings for these stores, all else as by default."""
+    return Settings(database_url=SecretStr(database_url), redis_url=SecretStr(redis_url))
+
+
+@pytest.fixture
+def faults() -> Iterator[Callable[[int], Proxy]]:
+    """Makes proxies: `faults(redis_server.port)` stands in front of that port until the test is over."""
+    with ExitStack() as proxies:
+        yield lambda port: proxies.enter_context(Proxy(port))

@@ -1,0 +1,108 @@
+import pytest
+
+from service.ledger import Ledger
+from service.model import Redemption, RedemptionStatus
+from tests.faults import Proxy, holding
+from tests.ledger import given
+from tests.stores import Admin
+
+
+async def found(ledger: Ledger, **by: object) -> list[bytes]:
+    redemptions = await ledger.redemptions.find(**{"limit": 50, **by}, deadline=given.soon())  # type: ignore[arg-type]
+    return [redemption.id for redemption in redemptions]
+
+
+async def test_get(ledger: Ledger, admin: Admin) -> None:
+    """A redemption by its id, whole, also when it has ended."""
+    # Given
+    coupon = await given.coupon(ledger)
+    row = given.row(ledger, coupon, seat=4)
+    await given.endings(ledger, row)
+    live = Redemption(
+        id=row.id,
+        coupon_id=coupon.id,
+        code="GOLD20",
+        customer_id=row.customer_id,
+        order_id=row.order_id,
+        status=RedemptionStatus.CONFIRMED,
+        seat=4,
+        expires_at=None,
+        created_at=row.created_at,
+        confirmed_at=row.created_at,
+        ended_at=None,
+        end_reason=None,
+    )
+    # When, Then
+    assert live == await ledger.redemptions.get(row.id, given.soon())
+    given.cancel(admin, row.id)
+    ended = await ledger.redemptions.get(row.id, given.soon())
+    assert ended is not None
+    assert ended.ended_at is not None
+    assert (RedemptionStatus.CANCELLED, None, "changed_mind") == (ended.status, ended.seat, ended.end_reason)
+    assert await ledger.redemptions.get(b"x" * 16, given.soon()) is None
+
+
+async def test_find(ledger: Ledger, admin: Admin) -> None:
+    """Redemptions by coupon, customer, order, status and all of these, newest first, page by page."""
+    # Given
+    a, b = await given.coupon(ledger, "A"), await given.coupon(ledger, "B")
+    rows = [
+        given.row(ledger, a, seat=1, customer_id="c", order_id="o"),
+        given.row(ledger, b, seat=1, customer_id="c", order_id="o"),
+        given.row(ledger, a, seat=2, customer_id="C", order_id="p"),
+        given.row(ledger, a, seat=3, customer_id="c", order_id="o "),
+        given.row(ledger, a, seat=4, customer_id="d", order_id="q"),
+    ]
+    await given.endings(ledger, *rows)
+    given.cancel(admin, rows[3].id)
+    ids = [row.id for row in rows]
+    # When, Then
+    assert [ids[4], ids[3], ids[2], ids[0]] == await found(ledger, code="A")
+    assert [ids[3], ids[1], ids[0]] == await found(ledger, customer_id="c")
+    assert [ids[1], ids[0]] == await found(ledger, order_id="o")
+    assert [ids[0]] == await found(ledger, order_id="o", code="A")
+    assert [ids[3], ids[0]] == await found(ledger, customer_id="c", code="A")
+    assert [ids[3]] == await found(ledger, code="A", status=RedemptionStatus.CANCELLED)
+    assert [ids[1], ids[0]] == await found(ledger, customer_id="c", status=RedemptionStatus.CONFIRMED)
+    assert [ids[4], ids[3]] == await found(ledger, code="A", limit=2)
+    assert [ids[2], ids[0]] == await found(ledger, code="A", limit=2, before_id=ids[3])
+    assert [ids[0]] == await found(ledger, customer_id="c", before_id=ids[1])
+    assert [] == await found(ledger, code="NONE")
+    assert [] == await found(ledger, code="Ä", customer_id="c")
+    assert [] == await found(ledger, customer_id="'; --")
+
+
+@pytest.mark.parametrize(
+    "by", [{"code": "GOLD20"}, {"code": "GOLD20", "status": RedemptionStatus.CONFIRMED}, {"order_id": "o"}]
+)
+async def test_a_page_reads_a_page(ledger: Ledger, admin: Admin, by: dict[str, str]) -> None:
+    """The newest of many redemptions are read by key, not sorted out of all of them."""
+    # Given
+    coupon = await given.coupon(ledger, max_redemptions=1_000)
+    await given.endings(ledger, *(given.row(ledger, coupon, seat=seat) for seat in range(1, 1_001)))
+
+    def read() -> int:
+        names = ("Handler_read_next", "Handler_read_prev", "Handler_read_rnd_next", "Handler_read_rnd")
+        return sum(admin.status(name) for name in names)
+
+    before = read()
+    read_by_asking = read() - before
+    before = read()
+    # When
+    await found(ledger, **by, limit=10)
+    # Then
+    assert read() - before - read_by_asking < 100
+
+
+async def test_by_coupon_is_one_statement(far: Ledger, proxy: Proxy) -> None:
+    """All statuses of a coupon are one statement."""
+    await given.coupon(far)
+    statements = proxy.count(holding(b"redemption"))
+    assert [] == await found(far, code="GOLD20")
+    assert 1 == statements.hits
+
+
+async def test_one_of_three_is_needed(ledger: Ledger) -> None:
+    """Nobody reads the whole table."""
+    with pytest.raises(AssertionError):
+        await found(ledger, status=RedemptionStatus.CONFIRMED)

@@ -1,0 +1,171 @@
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from service.batcher import Asker, Batcher
+from service.errors import Overloaded
+
+
+def nobody_fails(batch: list[int], error: Exception) -> None:
+    raise AssertionError(f"{batch} failed: {error!r}")
+
+
+async def test_what_gathers_while_a_batch_is_under_way_is_the_next_batch() -> None:
+    """A lone item goes at once; the five that come meanwhile go together, up to the bound."""
+    batches: list[list[int]] = []
+    gate = asyncio.Event()
+
+    async def work(batch: list[int]) -> None:
+        batches.append(batch)
+        await gate.wait()
+
+    batcher = Batcher[int](work, nobody_fails, at_once=1, batch_max=4, queue_max=10)
+
+    batcher.put(0)
+    await asyncio.sleep(0)
+    for item in range(1, 6):
+        batcher.put(item)
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.sleep(0.01)
+
+    assert [[0], [1, 2, 3, 4], [5]] == batches
+
+
+async def test_items_of_one_turn_of_the_loop_go_together() -> None:
+    """Nobody waits for a timer, and yet the first of a crowd does not go alone."""
+    batches: list[list[int]] = []
+
+    async def work(batch: list[int]) -> None:
+        batches.append(batch)
+
+    batcher = Batcher[int](work, nobody_fails, at_once=2, batch_max=100, queue_max=100)
+
+    for item in range(3):
+        batcher.put(item)
+    await asyncio.sleep(0.01)
+
+    assert [[0, 1, 2]] == batches
+
+
+async def test_no_more_batches_side_by_side_than_allowed() -> None:
+    """Two writers, five batches: never three at once."""
+    running = 0
+    most = 0
+
+    async def work(_batch: list[int]) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.005)
+        running -= 1
+
+    batcher = Batcher[int](work, nobody_fails, at_once=2, batch_max=1, queue_max=10)
+
+    for item in range(5):
+        batcher.put(item)
+    await asyncio.sleep(0.1)
+
+    assert most == 2
+    assert len(batcher) == 0
+
+
+async def test_a_full_queue_refuses_at_once() -> None:
+    """The bound holds for what waits; what is being worked on has left the queue."""
+    gate = asyncio.Event()
+
+    async def work(_batch: list[int]) -> None:
+        await gate.wait()
+
+    batcher = Batcher[int](work, nobody_fails, at_once=1, batch_max=1, queue_max=2)
+    batcher.put(0)
+    await asyncio.sleep(0)
+    batcher.put(1)
+    batcher.put(2)
+
+    with pytest.raises(Overloaded):
+        batcher.put(3)
+    gate.set()
+
+
+async def test_a_defect_in_one_batch_is_told_and_the_next_batch_goes_on() -> None:
+    """An item never waits for ever, and a worker survives."""
+    failed: list[tuple[list[int], str]] = []
+    done: list[int] = []
+
+    async def work(batch: list[int]) -> None:
+        if 1 in batch:
+            raise ZeroDivisionError("one")
+        done.extend(batch)
+
+    batcher = Batcher[int](work, lambda batch, error: failed.append((batch, str(error))), at_once=1, batch_max=1, queue_max=9)
+
+    for item in range(3):
+        batcher.put(item)
+    await asyncio.sleep(0.01)
+
+    assert [([1], "one")] == failed
+    assert [0, 2] == done
+
+
+async def test_each_question_gets_its_own_answer_and_an_error_reaches_all_of_its_batch() -> None:
+    """An Asker maps a batch of questions to as many answers."""
+
+    async def double(questions: object) -> list[int]:
+        assert isinstance(questions, list)
+        if 13 in questions:
+            raise ValueError("unlucky")
+        return [2 * question for question in questions]
+
+    asker = Asker[int, int](double, at_once=1, batch_max=10, queue_max=10)
+
+    assert [2, 4, 6] == await asyncio.gather(*(asker.ask(question) for question in (1, 2, 3)))
+    answers = await asyncio.gather(asker.ask(13), asker.ask(14), return_exceptions=True)
+    assert ["unlucky", "unlucky"] == [str(answer) for answer in answers]
+
+
+async def test_an_item_put_as_the_worker_ends_is_worked_on() -> None:
+    """The answer to the last item of a batch may be what puts the next item."""
+    done: list[int] = []
+    answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def work(batch: list[int]) -> None:
+        done.extend(batch)
+        if not answered.done():
+            answered.set_result(None)
+
+    batcher = Batcher[int](work, nobody_fails, at_once=1, batch_max=1, queue_max=9)
+
+    batcher.put(0)
+    await answered
+    batcher.put(1)
+    await asyncio.sleep(0.01)
+
+    assert [0, 1] == done
+
+
+@pytest.mark.parametrize(("heard_only", "asked"), [(True, [[1], [3]]), (False, [[1], [2, 3]])])
+async def test_a_question_that_nobody_waits_for_is_dropped_only_if_it_may_be(heard_only: bool, asked: list[list[int]]) -> None:
+    """A look-up for a client long answered is waste; a release is not."""
+    batches: list[list[int]] = []
+    gate = asyncio.Event()
+
+    async def answer(questions: Sequence[int]) -> Sequence[int]:
+        batches.append(list(questions))
+        await gate.wait()
+        return questions
+
+    asker = Asker[int, int](answer, at_once=1, batch_max=10, queue_max=10, heard_only=heard_only)
+    first = asyncio.create_task(asker.ask(1))
+    await asyncio.sleep(0.01)
+    second, third = asyncio.create_task(asker.ask(2)), asyncio.create_task(asker.ask(3))
+    await asyncio.sleep(0.01)
+    second.cancel()
+    await asyncio.sleep(0)
+    gate.set()
+
+    assert (1, 3) == (await first, await third)
+    assert asked == batches
+    await asyncio.sleep(0)
+    assert not asker.busy

@@ -1,0 +1,98 @@
+import asyncio
+
+import pytest
+
+from service.errors import Overloaded
+from service.flights import Flights
+from service.model import Ending, Order, Redeemed, Refusal
+from tests.unit.scripted import redemption_for
+
+ORDER = Order(code="GOLD20", customer_id="ann", order_id="o-1", api_key_id=1)
+OTHER_CUSTOMER = Order(code="GOLD20", customer_id="bob", order_id="o-1", api_key_id=1)
+
+
+async def test_overlapping_sends_of_one_order_share_one_flow() -> None:
+    """Ten sends: asked once; the first has created it, the nine others get the same as a replay."""
+    asked: list[Order] = []
+
+    async def redeem(order: Order, _arrived_at: float) -> Redeemed:
+        asked.append(order)
+        await asyncio.sleep(0.01)
+        return Redeemed(Ending.CREATED, redemption_for(order))
+
+    flights = Flights(100)
+
+    answers = await asyncio.gather(*(flights.board(ORDER, 0.0, redeem) for _ in range(10)))
+
+    assert [ORDER] == asked
+    assert [Ending.CREATED] + [Ending.REPLAYED] * 9 == [answer.ending for answer in answers]
+    assert {redemption_for(ORDER).id} == {answer.redemption.id for answer in answers if answer.redemption}
+    assert len(flights) == 0
+
+
+async def test_an_overlapping_send_with_another_customer_is_a_mismatch() -> None:
+    """The order belongs to whoever's redemption it became."""
+
+    async def redeem(order: Order, _arrived_at: float) -> Redeemed:
+        await asyncio.sleep(0.01)
+        return Redeemed(Ending.CREATED, redemption_for(order))
+
+    flights = Flights(100)
+
+    _, other = await asyncio.gather(flights.board(ORDER, 0.0, redeem), flights.board(OTHER_CUSTOMER, 0.0, redeem))
+
+    assert Ending.ORDER_MISMATCH is other.ending
+
+
+async def test_a_refusal_is_not_shared_with_another_customer() -> None:
+    """What is refused to Ann says nothing about Bob: his send goes its own way."""
+    refused = Redeemed(Ending.REFUSED, refusal=Refusal.CUSTOMER_LIMIT_REACHED)
+
+    async def redeem(order: Order, _arrived_at: float) -> Redeemed:
+        await asyncio.sleep(0.01)
+        return refused if order.customer_id == "ann" else Redeemed(Ending.CREATED, redemption_for(order))
+
+    flights = Flights(100)
+
+    ann, again, bob = await asyncio.gather(*(flights.board(order, 0.0, redeem) for order in (ORDER, ORDER, OTHER_CUSTOMER)))
+
+    assert [refused, refused] == [ann, again]
+    assert Ending.CREATED is bob.ending
+
+
+async def test_one_request_too_many_is_refused_at_once_and_leaves_no_trace() -> None:
+    """Sends that share a flight count as well: each of them holds memory."""
+    gate = asyncio.Event()
+
+    async def redeem(order: Order, _arrived_at: float) -> Redeemed:
+        await gate.wait()
+        return Redeemed(Ending.CREATED, redemption_for(order))
+
+    flights = Flights(2)
+    under_way = [asyncio.create_task(flights.board(ORDER, 0.0, redeem)) for _ in range(2)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(Overloaded):
+        await flights.board(ORDER, 0.0, redeem)
+    gate.set()
+    await asyncio.gather(*under_way)
+
+    assert len(flights) == 0
+
+
+async def test_a_defect_of_the_first_leaves_nobody_waiting() -> None:
+    """Those who joined are told that nothing is known to be redeemed; the order may be sent again."""
+
+    async def redeem(order: Order, _arrived_at: float) -> Redeemed:
+        await asyncio.sleep(0.01)
+        raise ZeroDivisionError(order.order_id)
+
+    flights = Flights(100)
+
+    first, joined = await asyncio.gather(
+        flights.board(ORDER, 0.0, redeem), flights.board(ORDER, 0.0, redeem), return_exceptions=True
+    )
+
+    assert isinstance(first, ZeroDivisionError)
+    assert Redeemed(Ending.UNAVAILABLE) == joined
+    assert len(flights) == 0
