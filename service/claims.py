@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import structlog
 
@@ -24,6 +25,8 @@ SETTLED_MAX = 10_000
 """Settled orders that wait for their coupon's next claim. Beyond it all are forgotten, and leave `pending` by their age."""
 LEDGER_DEADLINE_S = 2.0
 """For searches, which several requests share; each request still keeps its own deadline."""
+
+Result = TypeVar("Result")
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +51,7 @@ class Claims:
         self._settled_count = 0
         self._shrunk_at: dict[str, float] = {}
         self._searches: dict[str, Found] = {}
-        self._under_way: dict[Hashable, asyncio.Task[None]] = {}
+        self._under_way: dict[Hashable, asyncio.Task[Any]] = {}
         self._releases = Asker[tuple[str, Return], None](
             self._release,
             at_once=1,
@@ -123,11 +126,14 @@ class Claims:
         for loaded in (await self._ledger.coupons.load([code], now + LEDGER_DEADLINE_S)).values():
             await self._counters.shrink(code, loaded.seat_max)
 
-    async def refill(self, coupon: Coupon) -> None:
-        """Look for free seats in the ledger and take them into the counter."""
-        await self._once(("refill", coupon.code), lambda: self._refill(coupon))
+    async def refill(self, coupon: Coupon) -> bool:
+        """Look for free seats in the ledger and take them into the counter. True: a complete search has left nothing.
 
-    async def _refill(self, coupon: Coupon) -> None:
+        A flush just after it cannot take that word back, and a counter that is flushed again and again never says it.
+        """
+        return await self._once(("refill", coupon.code), lambda: self._refill(coupon))
+
+    async def _refill(self, coupon: Coupon) -> bool:
         """The counter is held against the ledger's limits first, or one with a wrong limit would be exhausted for ever.
 
         What is pending is read before the ledger: a seat that is recorded meanwhile must not be taken for free.
@@ -135,7 +141,7 @@ class Claims:
         await self._loads.load(coupon.code)
         look = await self._counters.look(coupon.code)
         if look is None:
-            return
+            return False
         found = await self._ledger.seats.free_seats(
             coupon.id,
             look.next,
@@ -144,6 +150,8 @@ class Claims:
         )
         taken = await self._counters.refill(coupon.code, look, seats=found.seats, complete=found.complete)
         log.debug("refill", found=len(found.seats), taken=taken, complete=found.complete)
+        all_handed_out = look.next >= (coupon.max_redemptions or 0)
+        return all_handed_out and found.complete and look.pending.issuperset(found.seats)
 
     async def seat_from_ledger(self, coupon: Coupon) -> int | None:
         """A seat that is in no row, whatever the counter believes; None: a complete search of now has found none.
@@ -169,15 +177,15 @@ class Claims:
         fresh = {code: search for code, search in self._searches.items() if begun_at - search.at <= SEARCH_AGE_MAX_S}
         self._searches = fresh | {coupon.code: Found(loop.time(), found.seats, found.complete and not found.seats)}
 
-    async def _once(self, key: Hashable, work: Callable[[], Coroutine[None, None, None]]) -> None:
+    async def _once(self, key: Hashable, work: Callable[[], Coroutine[None, None, Result]]) -> Result:
         """Join the work under way for this key, or begin it; it goes on when the caller does not wait for its end."""
-        task = self._under_way.get(key)
+        task: asyncio.Task[Result] | None = self._under_way.get(key)
         if task is None:
             task = self._under_way[key] = asyncio.create_task(work())
             task.add_done_callback(lambda done: self._ended(key, done))
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
-    def _ended(self, key: Hashable, task: asyncio.Task[None]) -> None:
+    def _ended(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         """Make room for the next one. An error is logged: perhaps nobody waits for it any more."""
         del self._under_way[key]
         error = None if task.cancelled() else task.exception()

@@ -257,13 +257,18 @@ class Redeemer:
         if claim.refusal is Refusal.COUPON_EXHAUSTED:
             if claim.search is Search.RECENT:
                 return REFUSED[Refusal.COUPON_EXHAUSTED]
-            await self._claims.refill(coupon)
+            if await self._claims.refill(coupon):
+                return await self._exhausted(attempt)
         elif claim.refusal is Refusal.CUSTOMER_LIMIT_REACHED:
             await self._vouch_for_customer(attempt, coupon, standing.customer_seats)
         else:  # By status or window, which the ledger does not confirm: wrong fields, or Redis' clock.
             attempt.wish = attempt.wish._replace(vouched=True)
             return await self._load(attempt)
         return None
+
+    async def _exhausted(self, attempt: Attempt) -> Redeemed:
+        """A search has left nothing: the refusal stands, unless what was being recorded meanwhile is this very order."""
+        return await self._by_ledger(attempt, await self._look_up(attempt)) or REFUSED[Refusal.COUPON_EXHAUSTED]
 
     async def _refused_by_coupon(self, attempt: Attempt) -> Redeemed | None:
         """The ledger refuses what the counter allowed: the counter is outdated. The claim goes back, to the seats in force."""
@@ -292,7 +297,7 @@ class Redeemer:
         if answer is None and standing.coupon is not None:
             seat = await self._claims.seat_from_ledger(standing.coupon)
             if seat is None:  # A counter that goes on handing out what is taken must not send the request round for ever.
-                return REFUSED[Refusal.COUPON_EXHAUSTED]
+                return await self._exhausted(attempt)
             self._claims.settle(attempt.order.code, attempt.order.order_id, seat_taken)  # It is pending with a seat of others.
             limited = standing.coupon.max_per_customer is not None
             attempt.hold(seat, lowest_free(standing.customer_seats) if limited else None, self._ledger.now())

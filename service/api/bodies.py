@@ -33,7 +33,7 @@ _name_as_sent = re.compile(NAME_AS_SENT.replace("$", r"\Z"))
 
 
 def _folded(text: str) -> str:
-    return text.strip().upper()
+    return text.strip(" \t").upper()
 
 
 CouponCode = Annotated[str, StringConstraints(pattern=f"^{CODE_AS_SENT}$"), AfterValidator(_folded)]

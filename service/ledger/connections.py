@@ -217,12 +217,21 @@ class Connection:
     async def prepare(self, deadline: float) -> None:
         """Makes sure that the session is open, and now and then that it is still there; raises LedgerUnavailable."""
         loop = asyncio.get_running_loop()
+        if self._server_has_gone():
+            self.close()
         if self._driver is not None and loop.time() - self._used_at > IDLE_TRUSTED_S:
             await self._check(min(deadline, loop.time() + CONNECT_TIMEOUT_S))
         if self._driver is None:
             await self._open(min(deadline, loop.time() + CONNECT_TIMEOUT_S))
         if self._clock.age_s > CLOCK_AGE_MAX_S:
             await self._set_clock(deadline)
+
+    def _server_has_gone(self) -> bool:
+        """Whether the server has closed the session meanwhile: what is sent now would be lost for certain, not perhaps."""
+        if self._driver is None:
+            return False
+        reader = self._driver._reader  # noqa: SLF001 - what the driver's own pool looks at
+        return reader is None or reader.eof_received or reader.exception() is not None
 
     def close(self) -> None:
         """Drops the session without a word. The server rolls back what it has not committed, when it notices."""

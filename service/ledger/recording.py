@@ -33,6 +33,8 @@ that are not in doubt end, so that their clients hear of it soon; those in doubt
 LOCKED_PAUSE_MIN_S = 0.002
 LOCKED_PAUSE_MAX_S = 0.064
 """A coupon is locked for the time of a change: some milliseconds; longer when the pieces of a large one follow one another."""
+LOCKED_TIME_LEFT_MIN_S = 0.1
+"""With less time left, a row is not tried again: its deadline would leave it in doubt, and now it is certainly not recorded."""
 LOCKED_BATCH_MAX_ROWS = 256
 """Rows that wait for the same coupon are tried again together, so many in one statement."""
 
@@ -231,7 +233,8 @@ class Recorder:
         try:
             while self._locked[coupon_id]:
                 await asyncio.sleep(pause_s)
-                waiting = self._locked[coupon_id]
+                worthwhile = asyncio.get_running_loop().time() + LOCKED_TIME_LEFT_MIN_S
+                waiting = [row for row in self._locked[coupon_id] if row.new.deadline > worthwhile]
                 batch, self._locked[coupon_id] = waiting[:LOCKED_BATCH_MAX_ROWS], waiting[LOCKED_BATCH_MAX_ROWS:]
                 await self._run(batch)  # What is still locked comes back by `_try_later`.
                 still_locked = any(row.ending is None for row in batch)

@@ -166,9 +166,11 @@ class Redemptions:
         conditions = [f"{column} = {literal(value)}" for column, value in narrow.items() if value is not None]
         assert conditions or code is not None, "one of code, customer_id and order_id narrows the search"
         statuses: Sequence[RedemptionStatus | None] = [status]
-        if not conditions and status is None:
+        index = Sql("redemption_order" if order_id is not None else "redemption_customer_seat")
+        if not conditions:
             # By coupon alone: its key is by status, and newest first within each.
-            statuses = list(RedemptionStatus)
+            index = Sql("redemption_coupon_status")
+            statuses = list(RedemptionStatus) if status is None else [status]
         if code is not None:
             if not code.isascii():
                 return []
@@ -176,7 +178,8 @@ class Redemptions:
         if before_id is not None:
             conditions.append(f"id < {literal(before_id)}")
         branches = [
-            FIND_BRANCH(conditions=Sql(" AND ".join(conditions + _status_condition(one))), limit=limit) for one in statuses
+            FIND_BRANCH(index=index, conditions=Sql(" AND ".join(conditions + _status_condition(one))), limit=limit)
+            for one in statuses
         ]
         found = await self._connections.fetch(FIND(branches=Sql(" UNION ALL ".join(branches)), limit=limit), deadline)
         return [of.redemption(row) for row in found]

@@ -11,6 +11,7 @@ import pytest
 from multidict import CIMultiDictProxy
 
 from service import errors
+from service.api import requests
 from service.model import CouponStatus, Ending, Order, Redeemed, Refusal
 from tests.api.fakes import CASHIER, KEY, NOW, READER, REDEMPTION, Served, serving
 
@@ -215,13 +216,15 @@ async def test_bodies_in_broken_chunks(served: Served) -> None:
     assert b"invalid_request" in answer
 
 
-async def test_a_body_that_breaks_off_in_a_chunk(served: Served) -> None:
-    """While the handler waits for the rest of it: 400, and nothing is redeemed."""
+@pytest.mark.parametrize("rest", [b"", b"nonsense\r\n"])
+async def test_a_body_that_does_not_come(served: Served, monkeypatch: pytest.MonkeyPatch, rest: bytes) -> None:
+    """While the handler waits for the rest of it: 400 after a time, and nothing is redeemed."""
+    monkeypatch.setattr(requests, "BODY_TIMEOUT_S", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     start = b"POST /v1/redemptions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer "
     writer.write(start + KEY.encode() + b"\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
     await asyncio.sleep(0.05)
-    writer.write(b"nonsense\r\n")
+    writer.write(rest)
     answer = await reader.read()
     assert b"400" == answer.split()[1]
     assert b"invalid_request" in answer
@@ -230,9 +233,10 @@ async def test_a_body_that_breaks_off_in_a_chunk(served: Served) -> None:
     await writer.wait_closed()
 
 
-async def test_two_media_types(served: Served) -> None:
+@pytest.mark.parametrize("header", ["Content-Type: application/json", "Authorization: Bearer x", "Host: y"])
+async def test_headers_that_come_once(served: Served, header: str) -> None:
     """Whoever reads the first one and whoever reads the last one would differ."""
-    assert b"415" == (await post_raw(served, b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"))[0]
+    assert b"400" == (await post_raw(served, f"{header}\r\nContent-Length: 2\r\n\r\n{{}}".encode()))[0]
 
 
 async def test_a_large_body_is_not_waited_for(served: Served) -> None:

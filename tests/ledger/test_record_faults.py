@@ -134,7 +134,7 @@ async def test_killed_connections_under_load(ledger: Ledger, admin: Admin, datab
     """While Usher's connections are killed again and again: what is recorded is there once, what is there was not denied."""
     # Given
     coupon = await given.coupon(ledger, max_redemptions=1_000_000)
-    batches = [[given.row(ledger, coupon, seat=100 * n + seat, deadline_s=30) for seat in range(1, 101)] for n in range(50)]
+    batches = [[given.row(ledger, coupon, seat=100 * n + seat, deadline_s=30) for seat in range(1, 101)] for n in range(200)]
     found: dict[bytes, RecordEnding] = {}
     kills = 0
 
@@ -146,20 +146,20 @@ async def test_killed_connections_under_load(ledger: Ledger, admin: Admin, datab
     # When
     writers = asyncio.gather(write(batches), write(batches))
     while not writers.done():
+        await asyncio.sleep(0.04)
         for connection in admin.connections("usher"):
             admin.kill(connection)
             kills += 1
-        await asyncio.sleep(0.04)
     await writers
     # Then
     there = given.ids(admin)
     recorded = {row_id for row_id, ending in found.items() if ending is RECORDED}
-    assert 5_000 == len(found)
+    assert 20_000 == len(found)
     assert len(there) == len(set(there))
     assert recorded <= set(there)
     assert {RECORDED, UNKNOWN} >= {found[row_id] for row_id in there}
-    assert kills > 10
-    assert len(recorded) > 4_000, "most batches had time enough"
+    assert kills >= 10
+    assert len(recorded) > 15_000, "most batches had time enough"
 
 
 async def test_read_only(ledger: Ledger, admin: Admin) -> None:

@@ -65,6 +65,7 @@ class ScriptedClaims:
     answers: list[Claim | CounterUnavailable]
     coupon_id: int | None = COUPON.id
     ledger_seat: int | None = None
+    found_none: bool = False
     wishes: list[Wish] = field(default_factory=list)
     done: list[tuple[str, object]] = field(default_factory=list)
 
@@ -94,8 +95,9 @@ class ScriptedClaims:
     async def shrink(self, code: str) -> None:
         self.done.append(("shrink", code))
 
-    async def refill(self, coupon: Coupon) -> None:
+    async def refill(self, coupon: Coupon) -> bool:
         self.done.append(("refill", coupon.code))
+        return self.found_none
 
     async def seat_from_ledger(self, coupon: Coupon) -> int | None:
         self.done.append(("seat_from_ledger", coupon.code))

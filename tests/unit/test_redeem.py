@@ -18,6 +18,7 @@ from service.model import (
     Record,
     RecordEnding,
     Redeemed,
+    Redemption,
     Refusal,
     Return,
     Search,
@@ -138,6 +139,19 @@ async def test_exhausted_stands_only_on_a_recent_search(search: Search) -> None:
     assert [("refill", "GOLD20")] == claims.done
 
 
+@pytest.mark.parametrize("live", [None, redemption_for(ORDER)])
+async def test_a_complete_search_that_left_nothing_refuses_but_not_the_order_recorded_meanwhile(
+    live: Redemption | None,
+) -> None:
+    """A counter that is flushed every few milliseconds never says that it was searched: the search's own word counts."""
+    claims = ScriptedClaims([refused(EXHAUSTED, search=Search.NEVER)], found_none=True)
+
+    answer = await redeem(claims, ScriptedRedemptions(standings=[standing(), standing(live=live)]))
+
+    expected = Redeemed(Ending.REPLAYED, live) if live else Redeemed(Ending.REFUSED, refusal=EXHAUSTED)
+    assert expected == answer
+
+
 async def test_a_customer_at_the_limit_hears_that_before_exhausted() -> None:
     """Refusals are decided in the contract's order, also when the counter has forgotten its customers."""
     claims = ScriptedClaims([refused(EXHAUSTED, search=Search.RECENT)])
@@ -240,7 +254,7 @@ async def test_a_full_ledger_refuses_whatever_the_counter_goes_on_to_hand_out() 
     taken = Record(RecordEnding.SEAT_TAKEN)
     claims = ScriptedClaims([claimed(5), claimed(6)], ledger_seat=None)
 
-    answer = await redeem(claims, ScriptedRedemptions([taken, taken], standings=[standing()]))
+    answer = await redeem(claims, ScriptedRedemptions([taken, taken], standings=[standing(), standing()]))
 
     assert Redeemed(Ending.REFUSED, refusal=EXHAUSTED) == answer
 

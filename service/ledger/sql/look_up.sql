@@ -1,6 +1,9 @@
 -- Refused orders, at one moment and without a lock: the coupon (once for each code: `first`), the order's live redemption,
 -- the refusal by status and window, the customer's seats. Coupon and redemption come as JSON arrays: what the driver costs, it
 -- costs for each column, and most of these are NULL. A code of no coupon has no row.
+--
+-- The indexes are named, here and elsewhere: while the table's statistics are out of date, as after a coupon's first minute,
+-- the server would sometimes read all redemptions of the coupon for each question.
 WITH v (n, first, code, customer_id, order_id) AS (VALUES {questions})
 SELECT STRAIGHT_JOIN
     v.n,
@@ -16,9 +19,9 @@ SELECT STRAIGHT_JOIN
         WHEN c.ends_at <= UTC_TIMESTAMP(6) THEN 'coupon_ended'
     END AS refusal,
     IF(c.max_per_customer IS NULL, NULL, (
-        SELECT GROUP_CONCAT(s.customer_seat ORDER BY s.customer_seat) FROM redemption s
+        SELECT GROUP_CONCAT(s.customer_seat ORDER BY s.customer_seat) FROM redemption s FORCE INDEX (redemption_customer_seat)
         WHERE s.customer_id = v.customer_id AND s.coupon_id = c.id AND s.customer_seat IS NOT NULL
     )) AS customer_seats
 FROM v
-JOIN coupon c ON c.code = v.code
-LEFT JOIN redemption r ON r.coupon_id = c.id AND r.live_order_id = v.order_id;
+JOIN coupon c FORCE INDEX (coupon_code) ON c.code = v.code
+LEFT JOIN redemption r FORCE INDEX (redemption_live_order) ON r.coupon_id = c.id AND r.live_order_id = v.order_id;

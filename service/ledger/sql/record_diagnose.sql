@@ -5,11 +5,14 @@ SELECT STRAIGHT_JOIN
     -- NULL where there is no such coupon.
     COALESCE({% coupon_admits %}, 0) AS admits,
     EXISTS (
-        SELECT 1 FROM redemption s
+        SELECT 1 FROM redemption s FORCE INDEX (redemption_customer_seat)
         WHERE s.customer_id = v.customer_id AND s.coupon_id = v.coupon_id AND s.customer_seat = v.customer_seat
     ) AS customer_seat_taken,
-    EXISTS (SELECT 1 FROM redemption s WHERE s.coupon_id = v.coupon_id AND s.seat = v.seat) AS seat_taken,
+    EXISTS (
+        SELECT 1 FROM redemption s FORCE INDEX (redemption_seat) WHERE s.coupon_id = v.coupon_id AND s.seat = v.seat
+    ) AS seat_taken,
     {% redemption_columns %}
 FROM v
-LEFT JOIN coupon c ON c.id = v.coupon_id
-LEFT JOIN redemption r ON r.coupon_id = v.coupon_id AND r.live_order_id = v.order_id;
+LEFT JOIN coupon c FORCE INDEX (PRIMARY) ON c.id = v.coupon_id
+LEFT JOIN redemption r FORCE INDEX (redemption_live_order)
+    ON r.coupon_id = v.coupon_id AND r.live_order_id = v.order_id;

@@ -1,1 +1,1 @@
-(SELECT * FROM redemption WHERE {conditions} ORDER BY id DESC LIMIT {limit});
+(SELECT * FROM redemption FORCE INDEX ({index}) WHERE {conditions} ORDER BY id DESC LIMIT {limit});

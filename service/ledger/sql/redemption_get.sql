@@ -1,1 +1,1 @@
-SELECT {% redemption_columns %} FROM redemption r JOIN coupon c ON c.id = r.coupon_id WHERE r.id = {id};
+SELECT {% redemption_columns %} FROM redemption r FORCE INDEX (PRIMARY) JOIN coupon c ON c.id = r.coupon_id WHERE r.id = {id};
