@@ -180,14 +180,15 @@ class Claims:
     async def _once(self, key: Hashable, work: Callable[[], Coroutine[None, None, Result]]) -> Result:
         """Join the work under way for this key, or begin it; it goes on when the caller does not wait for its end."""
         task: asyncio.Task[Result] | None = self._under_way.get(key)
-        if task is None:
+        if task is None or task.done():
             task = self._under_way[key] = asyncio.create_task(work())
             task.add_done_callback(lambda done: self._ended(key, done))
         return await asyncio.shield(task)
 
     def _ended(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         """Make room for the next one. An error is logged: perhaps nobody waits for it any more."""
-        del self._under_way[key]
+        if self._under_way.get(key) is task:
+            del self._under_way[key]
         error = None if task.cancelled() else task.exception()
         if isinstance(error, UsherError):
             log.warning("counter not mended", error=str(error))

@@ -48,6 +48,8 @@ COLLISIONS_BEFORE_LEDGER = 2
 """From the third attempt the seat comes from the ledger: a counter that was wrong twice may be wrong for long."""
 CUSTOMER_PAUSES_S = (0.01, 0.02, 0.04)
 """The counter counts the customer's claims under way, the ledger does not yet: they get this long to be recorded."""
+TRIES_BEFORE_LEDGER = 5
+"""After a flush, a claim needs three tries at most: load, refill, claim. What needs more has a counter that keeps changing."""
 TRIES_WITHOUT_PAUSE = 4
 """A request that the counter sends round more often waits 1 ms, 2 ms, 4 ms … up to PAUSE_MAX_S."""
 PAUSE_MAX_S = 0.1
@@ -163,12 +165,13 @@ class Redeemer:
                     case Record(RecordEnding.CUSTOMER_SEAT_TAKEN):
                         answer = await self._customer_seat_taken(attempt)
                     case Record(RecordEnding.SEAT_TAKEN):
-                        answer = await self._collided(attempt)
+                        await self._collided(attempt)
+                        answer = None
                     case _:  # Certainly not recorded, or not claimed.
                         answer = await self._not_redeemed(attempt, ending)
+                answer = answer or await self._prepare(attempt)
                 if answer is not None:
                     return answer
-                await self._pause(attempt)
 
     def _try(self, attempt: Attempt) -> asyncio.Future[Claim | Record | CounterUnavailable]:
         """Claim and record; or record alone, when the attempt holds a seat already."""
@@ -284,24 +287,14 @@ class Redeemer:
             attempt.hold(attempt.row.seat, lowest_free(standing.customer_seats), self._ledger.now())
         return answer
 
-    async def _collided(self, attempt: Attempt) -> Redeemed | None:
+    async def _collided(self, attempt: Attempt) -> None:
         """The seat is taken: it is dropped, the counter shrinks, and another one is claimed or read from the ledger."""
         seat_taken, attempt.row = held(attempt).seat, None
         attempt.collisions += 1
         attempt.wish = attempt.wish._replace(again=True, customer_seat=None, customer_live=None)
         await self._claims.shrink(attempt.order.code)
-        if attempt.collisions < COLLISIONS_BEFORE_LEDGER:
-            return None
-        standing = await self._look_up(attempt)
-        answer = await self._by_ledger(attempt, standing)
-        if answer is None and standing.coupon is not None:
-            seat = await self._claims.seat_from_ledger(standing.coupon)
-            if seat is None:  # A counter that goes on handing out what is taken must not send the request round for ever.
-                return await self._exhausted(attempt)
-            self._claims.settle(attempt.order.code, attempt.order.order_id, seat_taken)  # It is pending with a seat of others.
-            limited = standing.coupon.max_per_customer is not None
-            attempt.hold(seat, lowest_free(standing.customer_seats) if limited else None, self._ledger.now())
-        return answer
+        if attempt.collisions >= COLLISIONS_BEFORE_LEDGER:  # Not claimed again: it must not stay pending with others' seat.
+            self._claims.settle(attempt.order.code, attempt.order.order_id, seat_taken)
 
     async def _not_redeemed(self, attempt: Attempt, ending: object) -> Redeemed:
         """Redis failed, or the ledger certainly did not record: compensate."""
@@ -370,10 +363,33 @@ class Redeemer:
         except TimeoutError:
             log.debug("release not awaited")
 
-    async def _pause(self, attempt: Attempt) -> None:
-        """A counter that is being edited, flushed or changed must not be asked in a tight loop."""
+    async def _prepare(self, attempt: Attempt) -> Redeemed | None:
+        """Before the next try: a request that the counter has misled often enough is served by the ledger alone.
+
+        So no request goes round for ever, whatever happens to the counter meanwhile: it may be flushed, restored or edited
+        every few milliseconds.
+        """
         if attempt.tries > TRIES_WITHOUT_PAUSE:
             await asyncio.sleep(min(0.001 * 2 ** (attempt.tries - TRIES_WITHOUT_PAUSE), PAUSE_MAX_S))
+        misled = attempt.collisions >= COLLISIONS_BEFORE_LEDGER or attempt.tries >= TRIES_BEFORE_LEDGER
+        return await self._claim_from_ledger(attempt) if misled and attempt.row is None else None
+
+    async def _claim_from_ledger(self, attempt: Attempt) -> Redeemed | None:
+        """Hold a seat that is in no row, as the ledger says; an answer where the ledger has one, or has no seat."""
+        standing = await self._look_up(attempt)
+        answer = await self._by_ledger(attempt, standing)
+        coupon = standing.coupon
+        if answer is not None or coupon is None:
+            return answer
+        seat = None
+        if coupon.max_redemptions is not None:
+            seat = await self._claims.seat_from_ledger(coupon)
+            if seat is None:
+                return await self._exhausted(attempt)
+        attempt.coupon_id = coupon.id
+        limited = coupon.max_per_customer is not None
+        attempt.hold(seat, lowest_free(standing.customer_seats) if limited else None, self._ledger.now())
+        return None
 
     async def _look_up_batch(self, look_ups: Sequence[LookUp]) -> Sequence[Standing]:
         deadline = asyncio.get_running_loop().time() + self._record_s

@@ -21,8 +21,11 @@ from service.api.decoding import parse_time
 from service.api.problems import Code, Fault, Problem, invalid
 from service.model import CODE_PATTERN, MAX_PER_CUSTOMER_MAX, MAX_REDEMPTIONS_MAX, NAME_CHARS_MAX, CouponStatus
 
-BLANKS: Final = r"[ \t\n\r\v\f]*"
-"""What is trimmed. ASCII only, and the folding too: other alphabets have letters that fold into ours."""
+BLANKS: Final = r"[ \t]*"
+"""What is trimmed: what a person pastes along. A line break is refused: it is somebody's attempt at a header or a log line.
+
+ASCII only, and the folding too: other alphabets have letters that fold into ours.
+"""
 CODE_AS_SENT: Final = f"{BLANKS}{CODE_PATTERN.replace('A-Z', 'A-Za-z')}{BLANKS}"
 CODE_RULE: Final = "must be 1 to 64 of A-Z, 0-9, _ and -, beginning with a letter or a digit"
 NAME_RULE: Final = f"must be 1 to {NAME_CHARS_MAX} characters, none of them a control character"

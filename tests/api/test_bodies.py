@@ -25,7 +25,27 @@ def test_codes_are_trimmed_and_folded(sent: str, code: str) -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["", " ", "-A", "_A", "A B", "É", "ß", "\u0131", "\u017f", "\u212a", "\u00a0A", "A\u2003", "{A}", "A\0", "L" * 65, "A\nB"],
+    [
+        "",
+        " ",
+        "-A",
+        "_A",
+        "A B",
+        "É",
+        "ß",
+        "\u0131",
+        "\u017f",
+        "\u212a",
+        "\u00a0A",
+        "A\u2003",
+        "{A}",
+        "A\0",
+        "L" * 65,
+        "A\nB",
+        "A\r\n",
+        "A\n",
+        "\nA",
+    ],
 )
 def test_what_is_no_code(code: str) -> None:
     """Nothing outside ASCII is trimmed or folded into a code."""

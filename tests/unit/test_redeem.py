@@ -332,15 +332,36 @@ async def test_an_outcome_that_stays_unknown_is_said_in_time_and_found_out_after
     assert [("release", (5, None))] == claims.done
 
 
-async def test_a_counter_that_never_agrees_ends_at_the_deadline() -> None:
+@pytest.mark.parametrize("misleading", [NOT_LOADED, refused(Refusal.COUPON_PAUSED), claimed(21)])
+async def test_a_request_that_the_counter_misleads_again_and_again_is_served_by_the_ledger(misleading: Claim) -> None:
+    """It may be flushed or edited every few milliseconds: no request goes round for ever."""
+    claims = ScriptedClaims([misleading] * 1_000, ledger_seat=17)
+    refuses = [Record(RecordEnding.COUPON_REFUSES)] if misleading.seat else []
+    redemptions = ScriptedRedemptions(standings=[standing(customer_seats=(1,))] * 1_000)
+
+    async def record(rows: Sequence[NewRedemption]) -> list[Record | asyncio.Future[Record]]:
+        redemptions.rows.extend(rows)
+        return [RECORDED if row.seat == 17 else refuses[0] for row in rows]
+
+    redemptions.record = record  # type: ignore[method-assign]
+
+    answer = await redeem(claims, redemptions)
+
+    assert Ending.CREATED is answer.ending
+    assert (17, 2) == (redemptions.rows[-1].seat, redemptions.rows[-1].customer_seat)
+    assert len(claims.wishes) < 10
+
+
+async def test_a_ledger_that_never_agrees_ends_at_the_deadline() -> None:
     """A request does not go round for ever, and not in a tight loop."""
-    claims = ScriptedClaims([NOT_LOADED] * 1_000)
+    taken = Record(RecordEnding.SEAT_TAKEN)
+    redemptions = ScriptedRedemptions([taken] * 1_000, standings=[standing()] * 1_000)
 
     async with asyncio.timeout(5):
-        answer = await redeem(claims, ScriptedRedemptions(), deadline_ms=500)
+        answer = await redeem(ScriptedClaims([claimed(5)] * 9, ledger_seat=17), redemptions, deadline_ms=500)
 
     assert Ending.UNAVAILABLE is answer.ending
-    assert len(claims.wishes) < 100
+    assert len(redemptions.rows) < 100
 
 
 async def test_an_abandoned_id_is_asked_for_until_it_is_known_whatever_goes_wrong() -> None:
