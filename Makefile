@@ -17,7 +17,7 @@ help: ## this list
 run: ## everything on this machine: stores, demo coupon, demo key, service on port 8080; Ctrl-C ends it
 	@$(BASE) -m deploy.run up
 
-down: ## stops what `make run` left running
+down: ## stops `make run`, or what it left running
 	@$(BASE) -m deploy.run down
 
 test: setup stores ## all tests but the long ones; ARGS="-k name" for pytest
@@ -30,7 +30,7 @@ check: setup ## format, lint, types, Lua, structure
 	@$(BIN)/ruff format --check --quiet . || { echo "make format mends it" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --strict --no-error-summary
-	@$(BASE) -m deploy.programs run luacheck --quiet lua
+	@$(BASE) -m deploy.programs run luacheck -qq --no-color lua
 	@$(BIN)/pytest -q tests/structure
 
 format: setup ## formats the code and mends what can be mended without thinking

@@ -18,17 +18,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from deploy import bootstrap
 from deploy.kept import Kept
-from deploy.local import MariaDB, Redis, StoreError, write_private
+from deploy.local import MariaDB, Redis, Store, StoreError, write_private
 from deploy.programs import LOCAL, PROJECT, Program, ProgramMissingError, say
+from deploy.terminal import own_foreground, stop_signals_interrupt
 
 RUN = LOCAL / "run"
 LOCK = RUN / "lock"
@@ -50,6 +51,7 @@ LEFT_OVER_TIMEOUT_S = 45.0
 
 DOWN_TIMEOUT_S = SERVICE_GRACE_S + 60.0
 POLL_S = 0.1
+WATCH_S = 0.5
 HTTP_TIMEOUT_S = 5.0
 
 
@@ -80,8 +82,8 @@ def up() -> int:
             lock = stack.enter_context(the_only_run())
             address = listen_address()
             bootstrap.ensure()
-            variables = stores(stack, lock)
-            write_private(ENVIRONMENT, "".join(f"export {name}={shlex.quote(v)}\n" for name, v in variables.items()))
+            variables, private = stores(stack, lock)
+            write_private(ENVIRONMENT, environment_file(variables))
             usher(variables, "migrate")
             ensure_coupon(variables)
             service = serve(stack, variables, lock)
@@ -89,11 +91,33 @@ def up() -> int:
             ensure_key(variables, address)
             print_welcome(variables, address)
             serving = True
-            status = service.wait()
-            raise RunError(f"usher serve ended by itself, with status {status}; its last words are above")
+            wait_until_one_ends(service, private)
     except KeyboardInterrupt:
         say("ended" if serving else "interrupted; the next run goes on from here")
         return 0 if serving else 130
+
+
+def wait_until_one_ends(service: Kept, private: Sequence[Store]) -> NoReturn:
+    """Watches what has been started.
+
+    Raises:
+        RunError: the service or one of the run's own stores ended by itself.
+    """
+    while service.running:
+        for store in private:
+            if not store.running:
+                raise RunError(
+                    f"{type(store).__name__} ended by itself; its log is {store.log}. "
+                    "`make run` starts everything again: what the ledger has acknowledged is kept"
+                )
+        time.sleep(WATCH_S)
+    raise RunError(f"usher serve ended by itself, with status {service.exit_status}; its last words are above")
+
+
+def environment_file(variables: Mapping[str, str]) -> str:
+    """What a shell sources to use `usher` with the stores of this run."""
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    return "\n".join([*exports, f"export PATH={shlex.quote(str(USHER.parent))}:$PATH", ""])
 
 
 def down() -> int:
@@ -177,45 +201,6 @@ def _kill_holders() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-@contextmanager
-def own_foreground() -> Iterator[None]:
-    """Has the terminal's Ctrl-C sent to this program and not to make, which would end with an error message.
-
-    Only where this program is at a terminal and in front; Ctrl-Z does nothing meanwhile, since make would not notice.
-    """
-    try:
-        before = os.tcgetpgrp(0)
-    except OSError:
-        yield
-        return
-    if before != os.getpgrp() or os.getpid() in (before, os.getsid(0)):
-        yield
-        return
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-    os.setpgid(0, 0)
-    os.tcsetpgrp(0, os.getpgrp())
-    try:
-        yield
-    finally:
-        os.tcsetpgrp(0, before)
-
-
-@contextmanager
-def stop_signals_interrupt() -> Iterator[None]:
-    """The first SIGINT, SIGTERM or SIGHUP raises `KeyboardInterrupt`; later ones do not disturb the ending."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in numbers:
-        signal.signal(number, interrupt)
-    yield
-
-
 def listen_address() -> Address:
     """Where the service is going to listen.
 
@@ -239,17 +224,22 @@ def listen_address() -> Address:
     return address
 
 
-def stores(stack: ExitStack, lock: int) -> dict[str, str]:
-    """The two stores' addresses as variables: given in the environment, or those of private stores, started here."""
+def stores(stack: ExitStack, lock: int) -> tuple[dict[str, str], list[Store]]:
+    """The two stores' addresses as variables, given in the environment or of private stores; and those, started here."""
     variables = {}
+    private: list[Store] = []
     database, redis = os.environ.get("USHER_DATABASE_URL"), os.environ.get("USHER_REDIS_URL")
     if database is None:
-        database = stack.enter_context(MariaDB(RUN / "mariadb", hand_down=[lock])).url
+        mariadb = stack.enter_context(MariaDB(RUN / "mariadb", hand_down=[lock]))
+        private.append(mariadb)
+        database = mariadb.url
         # One that is set for another database must not be migrated by accident.
         variables["USHER_MIGRATION_DATABASE_URL"] = database
     if redis is None:
-        redis = stack.enter_context(Redis(RUN / "redis", hand_down=[lock])).url
-    return {"USHER_DATABASE_URL": database, "USHER_REDIS_URL": redis, **variables}
+        counters = stack.enter_context(Redis(RUN / "redis", hand_down=[lock]))
+        private.append(counters)
+        redis = counters.url
+    return {"USHER_DATABASE_URL": database, "USHER_REDIS_URL": redis, **variables}, private
 
 
 def usher(variables: Mapping[str, str], *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -355,7 +345,7 @@ def print_welcome(variables: Mapping[str, str], address: Address) -> None:
     ]
     if remaining == 0:
         more = f"usher coupon update {COUPON} --max-redemptions 100"
-        lines.insert(-3, f"For more: . {shlex.quote(str(ENVIRONMENT))} && {shlex.quote(str(USHER.parent))}/{more}")
+        lines.insert(-3, f"For more: . {shlex.quote(str(ENVIRONMENT))} && {more}")
     print("\n".join(lines), flush=True)
 
 

@@ -22,6 +22,7 @@ class Attempt:
     row: NewRedemption | None = None
     tries: int = 0
     collisions: int = 0
+    collided_seat: int | None = None
     customer_refusals: int = 0
     future: asyncio.Future[Claim | Record | CounterUnavailable] = field(init=False)
 

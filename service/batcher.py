@@ -55,10 +55,13 @@ class Batcher(Generic[Item]):
             raise Overloaded
         self._queue.append(item)
         if self._running < self._at_once:
-            self._running += 1
-            worker = asyncio.get_running_loop().create_task(self._run())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            self._start()
+
+    def _start(self) -> None:
+        self._running += 1
+        worker = asyncio.get_running_loop().create_task(self._run())
+        self._workers.add(worker)
+        worker.add_done_callback(self._workers.discard)
 
     def take(self) -> list[Item]:
         """Take the next batch out of the queue, also for a `work` that wants more at once."""
@@ -75,12 +78,21 @@ class Batcher(Generic[Item]):
         The worker counts itself out in the same turn in which it finds the queue empty: the task's own end is a turn later,
         and an item put between the two would wait for ever.
         """
-        while batch := self.take():
-            try:
-                await self._work(batch)
-            except Exception as error:  # noqa: BLE001 - told to those who wait
-                self._failed(batch, error)
-        self._running -= 1
+        batch: list[Item] = []
+        try:
+            while batch := self.take():
+                try:
+                    await self._work(batch)
+                except Exception as error:  # noqa: BLE001 - told to those who wait
+                    self._failed(batch, error)
+        finally:
+            self._running -= 1
+            if (
+                batch
+            ):  # Cancelled in the middle, by whatever cause: nobody of this batch waits for ever, and the next one goes on.
+                self._failed(batch, RuntimeError("the worker was cancelled"))
+            if self._queue:
+                self._start()
 
 
 class Asker(Generic[Question, Answer]):

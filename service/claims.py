@@ -10,7 +10,7 @@ import structlog
 from service.batcher import Asker
 from service.config import Settings
 from service.counters import REFILL_MAX_SEATS, ClaimBatch, Counters
-from service.errors import CounterUnavailable, UsherError
+from service.errors import CounterUnavailable, Overloaded, UsherError
 from service.ledger import Ledger
 from service.loads import Loads
 from service.model import Claim, Coupon, Return, Wish
@@ -50,7 +50,7 @@ class Claims:
         self._settled: dict[str, list[tuple[str, int | None]]] = {}
         self._settled_count = 0
         self._shrunk_at: dict[str, float] = {}
-        self._searches: dict[str, Found] = {}
+        self._searches: dict[tuple[int, int], Found] = {}
         self._under_way: dict[Hashable, asyncio.Task[Any]] = {}
         self._releases = Asker[tuple[str, Return], None](
             self._release,
@@ -101,8 +101,8 @@ class Claims:
         """Give a claim back to the counter. A release that is lost is logged; the next refill finds the seat."""
         try:
             await self._releases.ask((code, given_back))
-        except CounterUnavailable as error:
-            log.warning("release lost", error=str(error))
+        except (CounterUnavailable, Overloaded) as error:
+            log.warning("release lost", error=f"{type(error).__name__}: {error}")
 
     async def _release(self, releases: Sequence[tuple[str, Return]]) -> list[None]:
         by_code: dict[str, list[Return]] = {}
@@ -131,7 +131,7 @@ class Claims:
 
         A flush just after it cannot take that word back, and a counter that is flushed again and again never says it.
         """
-        return await self._once(("refill", coupon.code), lambda: self._refill(coupon))
+        return await self._once(("refill", coupon.id, coupon.version), lambda: self._refill(coupon))
 
     async def _refill(self, coupon: Coupon) -> bool:
         """The counter is held against the ledger's limits first, or one with a wrong limit would be exhausted for ever.
@@ -151,22 +151,23 @@ class Claims:
         taken = await self._counters.refill(coupon.code, look, seats=found.seats, complete=found.complete)
         log.debug("refill", found=len(found.seats), taken=taken, complete=found.complete)
         all_handed_out = look.next >= (coupon.max_redemptions or 0)
-        return all_handed_out and found.complete and look.pending.issuperset(found.seats)
+        return look.version == coupon.version and all_handed_out and found.complete and look.pending.issuperset(found.seats)
 
     async def seat_from_ledger(self, coupon: Coupon) -> int | None:
         """A seat that is in no row, whatever the counter believes; None: a complete search of now has found none.
 
         Several requests share a search, each gets a seat of its own from it.
         """
+        key = (coupon.id, coupon.version)  # A search by an old limit says nothing of a raised one.
         while True:
-            found = self._searches.get(coupon.code)
+            found = self._searches.get(key)
             if found is not None and asyncio.get_running_loop().time() - found.at <= SEARCH_AGE_MAX_S:
                 if found.seats:
                     return found.seats.pop()
                 if found.found_none:
                     return None
-                del self._searches[coupon.code]  # All of them were handed out: what became of them, the ledger knows.
-            await self._once(("search", coupon.code), lambda: self._search(coupon))
+                del self._searches[key]  # All of them were handed out: what became of them, the ledger knows.
+            await self._once(("search", *key), lambda: self._search(coupon))
 
     async def _search(self, coupon: Coupon) -> None:
         loop = asyncio.get_running_loop()
@@ -174,8 +175,10 @@ class Claims:
         found = await self._ledger.seats.free_seats(
             coupon.id, coupon.max_redemptions or 0, limit=SEARCH_MAX_SEATS, deadline=begun_at + LEDGER_DEADLINE_S
         )
-        fresh = {code: search for code, search in self._searches.items() if begun_at - search.at <= SEARCH_AGE_MAX_S}
-        self._searches = fresh | {coupon.code: Found(loop.time(), found.seats, found.complete and not found.seats)}
+        fresh = {key: search for key, search in self._searches.items() if begun_at - search.at <= SEARCH_AGE_MAX_S}
+        self._searches = fresh | {
+            (coupon.id, coupon.version): Found(loop.time(), found.seats, found.complete and not found.seats)
+        }
 
     async def _once(self, key: Hashable, work: Callable[[], Coroutine[None, None, Result]]) -> Result:
         """Join the work under way for this key, or begin it; it goes on when the caller does not wait for its end."""

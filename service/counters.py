@@ -248,7 +248,8 @@ class Counters:
             raise _unavailable(error) from error
         if any(isinstance(reply, ReadOnlyError) for reply in replies):
             # A failover has made a replica of this server; a new connection may find the one that took over.
-            await self._client.connection_pool.disconnect(inuse_connections=False)
+            with contextlib.suppress(RedisError, OSError):  # They are given up in any case.
+                await self._client.connection_pool.disconnect(inuse_connections=False)
         return replies
 
 

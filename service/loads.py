@@ -72,11 +72,13 @@ class Loads:
 
     async def _run(self) -> None:
         """Load until nobody waits."""
-        while self._waiting:
-            codes = list(self._waiting)[:CODES_PER_STATEMENT_MAX]
-            await self._answer({code: self._waiting.pop(code) for code in codes})
-            await asyncio.sleep(STATEMENT_INTERVAL_S)
-        self._runner = None
+        try:
+            while self._waiting:
+                codes = list(self._waiting)[:CODES_PER_STATEMENT_MAX]
+                await self._answer({code: self._waiting.pop(code) for code in codes})
+                await asyncio.sleep(STATEMENT_INTERVAL_S)
+        finally:
+            self._runner = None
 
     async def _answer(self, waiting: dict[str, asyncio.Future[int | None]]) -> None:
         """Load these codes, and answer all that wait for them."""
@@ -93,6 +95,10 @@ class Loads:
 
     async def _load(self, codes: list[str]) -> dict[str, int]:
         """One statement, one round trip to Redis; the ids of the coupons that there are."""
+        even_newer = self._even_newer.intersection(
+            codes
+        )  # Asked for before this statement, so it is read after their counters.
+        self._even_newer -= even_newer
         found = await self._ledger.coupons.load(codes, asyncio.get_running_loop().time() + LOAD_DEADLINE_S)
         now = asyncio.get_running_loop().time()
         for code in codes:
@@ -102,7 +108,6 @@ class Loads:
             else:
                 _remember(self._unknown, code, now + UNKNOWN_FOR_S, UNKNOWN_MAX)
         if found:
-            even_newer, self._even_newer = self._even_newer, set()
             await self._counters.load(list(found.values()), even_newer=even_newer)
         return {code: loaded.coupon.id for code, loaded in found.items()}
 

@@ -15,7 +15,7 @@ from service.attempts import Attempt, confirmed, fail, held, lowest_free
 from service.batcher import Asker, Batcher
 from service.claims import Claims
 from service.config import Settings
-from service.errors import CounterUnavailable, LedgerUnavailable
+from service.errors import CounterUnavailable, LedgerUnavailable, UsherError
 from service.flights import UNAVAILABLE, Flights, existing
 from service.ledger import Ledger
 from service.loads import Loads
@@ -135,7 +135,7 @@ class Redeemer:
         attempt.coupon_id = self._loads.known(order.code) or 0
         try:
             return await self._flow(attempt)
-        except (CounterUnavailable, LedgerUnavailable, TimeoutError) as error:
+        except (UsherError, TimeoutError) as error:  # A full queue too: the front's own is not within this.
             log.debug("redemption unavailable", error=f"{type(error).__name__}: {error}")
             await self._release(attempt)
             return UNAVAILABLE
@@ -289,12 +289,10 @@ class Redeemer:
 
     async def _collided(self, attempt: Attempt) -> None:
         """The seat is taken: it is dropped, the counter shrinks, and another one is claimed or read from the ledger."""
-        seat_taken, attempt.row = held(attempt).seat, None
+        attempt.collided_seat, attempt.row = held(attempt).seat, None
         attempt.collisions += 1
         attempt.wish = attempt.wish._replace(again=True, customer_seat=None, customer_live=None)
         await self._claims.shrink(attempt.order.code)
-        if attempt.collisions >= COLLISIONS_BEFORE_LEDGER:  # Not claimed again: it must not stay pending with others' seat.
-            self._claims.settle(attempt.order.code, attempt.order.order_id, seat_taken)
 
     async def _not_redeemed(self, attempt: Attempt, ending: object) -> Redeemed:
         """Redis failed, or the ledger certainly did not record: compensate."""
@@ -386,6 +384,9 @@ class Redeemer:
             seat = await self._claims.seat_from_ledger(coupon)
             if seat is None:
                 return await self._exhausted(attempt)
+        if attempt.collided_seat is not None:  # It is not claimed again, and must not stay pending with others' seat.
+            self._claims.settle(coupon.code, attempt.order.order_id, attempt.collided_seat)
+            attempt.collided_seat = None
         attempt.coupon_id = coupon.id
         limited = coupon.max_per_customer is not None
         attempt.hold(seat, lowest_free(standing.customer_seats) if limited else None, self._ledger.now())

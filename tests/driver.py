@@ -76,7 +76,7 @@ class Client:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections),
             headers=self._headers,
-            timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S),
+            timeout=aiohttp.ClientTimeout(sock_read=ANSWER_TIMEOUT_S),
             skip_auto_headers=("User-Agent",),
         )
         return self

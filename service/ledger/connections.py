@@ -56,6 +56,17 @@ ER_NET_PACKET_TOO_LARGE = 1153
 
 CONTENDED = frozenset({ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER_CHECKREAD})
 """The statement was rolled back, and may do well the next time. 1020: a row changed since the snapshot."""
+LACKS_RIGHT = frozenset({1044, 1142, 1143, 1227, 1370})
+"""The user lacks a right. The driver takes these for trouble of the connection; they are answers, and nothing was done."""
+ABSENT = frozenset({ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR})
+CANNOT_CONNECT = {
+    1040: "it has too many connections",
+    1044: "the user has no rights on this database, or there is none of this name",
+    1045: "user or password is wrong",
+    1049: "there is no database of this name",
+    2003: "nothing answers there",
+}
+"""In words of our own: the driver's text may quote what is secret."""
 READ_ONLY = frozenset({ER_OPTION_PREVENTS_STATEMENT, ER_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE})
 """The statement was refused. Another server may have become the writer, so the connection is given up as well."""
 REFUSED_DATA = frozenset(
@@ -166,7 +177,9 @@ class Connection:
 
     def _request(self, statement: str, deadline: float) -> bytes:
         """The statement as it is sent, if there is time for it."""
-        if self._driver is None or asyncio.get_running_loop().time() >= deadline:
+        if self._driver is None:
+            raise LedgerUnavailable("the connection to the ledger was closed")
+        if asyncio.get_running_loop().time() >= deadline:
             raise LedgerUnavailable("no time was left to ask the ledger")
         try:
             # The driver itself would let half surrogates pass as raw bytes.
@@ -205,8 +218,14 @@ class Connection:
             raise LedgerUnavailable("the ledger is read-only") from error
         if number in REFUSED_DATA or isinstance(error, aiomysql.DataError | aiomysql.IntegrityError):
             raise LedgerRefusedData(f"error {number}") from error
+        if number in LACKS_RIGHT:
+            raise LedgerUnavailable(f"the ledger's user may not do this: error {number}") from error
+        if number in ABSENT:
+            raise LedgerUnavailable(
+                f"it has no tables for this version of Usher: run `usher migrate` (error {number})"
+            ) from error
         if isinstance(error, aiomysql.ProgrammingError | aiomysql.NotSupportedError):
-            # No such table or column, no such right: an answer, and nothing was done.
+            # An answer, and nothing was done.
             raise LedgerUnavailable(f"the ledger does not know this statement: error {number}") from error
         # Lost, killed, shut down, or an error that says nothing about the commit: 2013 is the same before and after it.
         self.close()
@@ -273,7 +292,7 @@ class Connection:
                     program_name="usher",
                 )
         except (aiomysql.Error, TimeoutError, *BROKEN) as error:
-            raise LedgerUnavailable(f"no connection to {where.host}:{where.port}: {_number(error)}") from error
+            raise LedgerUnavailable(f"no connection to {where.host}:{where.port}: {_reason(error)}") from error
         # With it, a row that ON DUPLICATE KEY UPDATE leaves as it is would count as affected: collisions would pass as landed.
         assert not driver.client_flag & CLIENT.FOUND_ROWS, "affected rows must count what changed"
         self._driver = driver
@@ -341,7 +360,9 @@ def connections(url: SecretStr, clock: Clock, *, size: int) -> Connections:
     return Connections(Address.of(url), clock, size=size)
 
 
-def _number(error: BaseException) -> str:
-    """What a driver's error may tell a log: its number. Its text can hold values and passwords' users."""
+def _reason(error: BaseException) -> str:
+    """What a driver's error may tell a log: its number, and what that means. Its text can hold values and passwords' users."""
     number = error.args[0] if error.args else None
-    return f"error {number}" if isinstance(number, int) else type(error).__name__
+    if not isinstance(number, int):
+        return type(error).__name__
+    return f"{CANNOT_CONNECT[number]} (error {number})" if number in CANNOT_CONNECT else f"error {number}"

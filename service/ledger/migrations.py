@@ -41,10 +41,9 @@ async def run(url: SecretStr) -> list[str]:
             ((granted,),) = await connection.fetch(LOCK(name=lock, wait_s=LOCK_WAIT_S), deadline)
             if granted != 1:
                 raise LedgerUnavailable("another migration has been running for too long")
-            try:
-                return await _run(connection, deadline)
-            finally:
-                await connection.fetch(UNLOCK(name=lock), deadline)
+            names = await _run(connection, deadline)
+            await connection.fetch(UNLOCK(name=lock), deadline)  # After a failure, the lock goes with the session.
+            return names
     finally:
         await connections.close()
 

@@ -19,7 +19,7 @@ MakeCoupon = Callable[..., Awaitable[str]]
 
 
 LOG_LINES_SHOWN = 30
-PATIENT = {"USHER_REQUEST_DEADLINE_MS": "20000"}
+PATIENT = {"USHER_REQUEST_DEADLINE_MS": "20000", "USHER_REDIS_TIMEOUT_MS": "4000", "USHER_STOP_DEADLINE_MS": "30000"}
 """For storms: they show that every request ends well, and not how many of them a busy machine carries out in 5 s."""
 
 
@@ -95,7 +95,7 @@ async def client(usher: Usher, api_key: str) -> AsyncIterator[Client]:
 @pytest.fixture
 async def redis_client(stores: Stores) -> AsyncIterator["redis.asyncio.Redis"]:
     """Redis past Usher; replies are bytes."""
-    connected = redis.asyncio.Redis.from_url(stores.redis.url)
+    connected = redis.asyncio.Redis.from_url(stores.redis.url, socket_timeout=30, socket_connect_timeout=30)
     yield connected
     await connected.aclose()
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 
 import aiohttp
 import pytest
+import redis
 
-from tests.acceptance.conftest import MakeCoupon, StartUsher
+from tests.acceptance.conftest import PATIENT, MakeCoupon, StartUsher, Stores
 from tests.auditor import Auditor
 from tests.driver import Answer, Client, orders, tally
+from tests.stores import Admin
 from tests.usher_process import Usher, kill
 from tests.waiting import until
 
@@ -154,6 +156,33 @@ async def test_stop_answers_what_it_has_begun(running: Usher, api_key: str, coup
         assert served - {order for _, order in orders(20, "warm")} == told
         with pytest.raises(aiohttp.ClientError):
             await client.redeem(code, "late", "late")
+
+
+async def test_stop_finishes_what_nobody_waits_for(
+    start_usher: StartUsher, api_key: str, coupon: MakeCoupon, auditor: Auditor, admin: Admin, stores: Stores
+) -> None:
+    """The clients have hung up, SIGTERM has come, and only then can the ledger record what was claimed: it is recorded."""
+    server = start_usher(settings={**PATIENT, "USHER_STOP_DEADLINE_MS": "30000"})
+    code = await coupon("HUNG-UP", max_redemptions=6)
+    async with Client(server.url, key=api_key) as client:
+        assert 201 == (await client.redeem(code, "first", "first")).status
+    with Admin(stores.mariadb) as blocker:
+        blocker.run("BEGIN")
+        blocker.run("SELECT * FROM coupon WHERE code = %s FOR UPDATE", code)
+        await asyncio.gather(*(send_and_hang_up(server.port, api_key, code, *order) for order in orders(5)))
+        await until(lambda: highest_claimed(stores, code) == 6, what="five seats are claimed")
+        server.terminate()
+        await until(lambda: server.readiness() != 200, what="it takes no more requests")
+        assert 1 == len(auditor.live(code))
+        blocker.run("ROLLBACK")
+
+    assert 0 == await asyncio.to_thread(server.wait)
+    assert {"first", *(order for _, order in orders(5))} == {row["order_id"] for row in auditor.check(code)}
+
+
+def highest_claimed(stores: Stores, code: str) -> int:
+    with redis.Redis.from_url(stores.redis.url) as client:
+        return int(client.hget(f"usher:1:{{{code}}}:counter", "next") or 0)
 
 
 async def test_server_dies_whole(running: Usher, api_key: str, coupon: MakeCoupon, auditor: Auditor) -> None:

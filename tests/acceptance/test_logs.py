@@ -79,6 +79,8 @@ async def fly(client: Client) -> None:
     """Business of all kinds, with canaries in paths, queries, bodies and headers."""
     await client.create_coupon(CODE, max_redemptions=3, max_per_customer=1, metadata={"note": CUSTOMER})
     await client.create_coupon(CODE)
+    await client.create_coupon(f"{CODE}-FEW", max_redemptions=1)
+    await client.redeem(f"{CODE}-FEW", CUSTOMER, ORDER)
     await client.redeem_all(CODE, [(f"{CUSTOMER}-{n}", f"{ORDER}-{n % 4}") for n in range(8)])
     await client.redeem(UNKNOWN_CODE, CUSTOMER, ORDER)
     await client.get(f"/v1/coupons/{CODE}")
@@ -113,6 +115,7 @@ async def fault(client: Client, stores: Stores, proxy: Proxy, admin: Admin) -> N
     admin.run("RENAME TABLE redemption TO away")
     try:
         await client.redeem(CODE, f"{CUSTOMER}-away", f"{ORDER}-away")
+        await client.redeem(f"{CODE}-FEW", f"{CUSTOMER}-away", f"{ORDER}-away")
         await client.get("/v1/redemptions", code=CODE, customer_id=CUSTOMER)
     finally:
         admin.run("RENAME TABLE away TO redemption")

@@ -47,6 +47,12 @@ def usher(start_usher: StartUsher, stores: Stores, all_proxies: Proxies) -> Ushe
     )
 
 
+@pytest.fixture(scope="module")
+def other_usher(start_usher: StartUsher) -> Usher:
+    """A second service, which reaches both stores without a proxy."""
+    return start_usher(settings=SETTINGS)
+
+
 @pytest.fixture
 def proxies(all_proxies: Proxies) -> Iterator[Proxies]:
     """Both proxies pass everything on, before the test and after it."""
@@ -177,6 +183,26 @@ async def test_record_whose_reply_never_comes(client: Client, coupon: MakeCoupon
     assert ("200", "true") == (str(again.status), again.headers["Idempotent-Replayed"])
     assert 1 == len([row for row in auditor.rows(code) if row["order_id"] == "order"])
     assert 3 == len(await auditor.fill(client, code))
+
+
+async def test_order_sent_elsewhere_while_it_is_being_recorded(
+    client: Client, other_usher: Usher, api_key: str, coupon: MakeCoupon, auditor: Auditor, proxies: Proxies
+) -> None:
+    """The last use is claimed and not yet recorded: another process that gets the same order does not say "exhausted"."""
+    code = await made(client, coupon, max_redemptions=2)
+    async with Client(other_usher.url, key=api_key) as other:
+        assert 200 == (await other.redeem(code, "first", "first")).status
+        held = proxies.mariadb.hold(is_record)
+        here = asyncio.create_task(client.redeem(code, "customer", "order"))
+        await until(lambda: held.hits > 0, what="the record is on its way")
+
+        there = await other.redeem(code, "customer", "order")
+        held.release()
+        answers = [await here, there]
+
+    assert {"201": 1, "200": 1} == tally(answers)
+    assert answers[0].id == answers[1].id
+    assert 2 == len(auditor.check(code, answers))
 
 
 # --- Zombies --------------------------------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ async def test_without_rights(mariadb_server: MariaDB, admin: Admin, database_ur
         await ledger.ping()
         await ledger.check_schema()
         assert [] == await ledger.durability_warnings()
-        with pytest.raises(LedgerUnavailable):
+        with pytest.raises(LedgerUnavailable, match=r"^the ledger's user may not do this: error 1142$"):
             await migrations.run(SecretStr(url))
     finally:
         await ledger.close()

@@ -169,3 +169,25 @@ async def test_a_question_that_nobody_waits_for_is_dropped_only_if_it_may_be(hea
     assert asked == batches
     await asyncio.sleep(0)
     assert not asker.busy
+
+
+async def test_a_cancelled_worker_leaves_nobody_waiting_and_the_queue_alive() -> None:
+    """Whatever ends a worker in the middle of a batch, that batch is told and the next one is worked on."""
+    failed: list[list[int]] = []
+    done: list[int] = []
+
+    async def work(batch: list[int]) -> None:
+        if 0 in batch:
+            raise asyncio.CancelledError
+        done.extend(batch)
+
+    batcher = Batcher[int](work, lambda batch, _: failed.append(batch), at_once=1, batch_max=1, queue_max=9)
+
+    batcher.put(0)
+    batcher.put(1)
+    await asyncio.sleep(0.01)
+    batcher.put(2)
+    await asyncio.sleep(0.01)
+
+    assert [[0]] == failed
+    assert [1, 2] == done
