@@ -1,0 +1,99 @@
+"""What `make run` does, in a folder of its own, so that a run of the person at the keyboard is not disturbed."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.ports import free_port
+from deploy.programs import PROJECT
+from tests.waiting import wait_until
+
+UP = """
+import sys
+from pathlib import Path
+from deploy import run
+run.RUN = Path(sys.argv[1])
+run.LOCK, run.KEY, run.ENVIRONMENT = (run.RUN / name for name in ("lock", "demo-key", "env"))
+sys.exit(run.main(["up"]))
+"""
+END_TIMEOUT_S = 60.0
+
+
+@contextmanager
+def run_up(folder: Path, port: int) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    """A `make run` that serves on this port, and where its words go; ended afterwards, if it has not ended."""
+    output = folder / "output"
+    with output.open("ab") as words:
+        process = subprocess.Popen(
+            [sys.executable, "-c", UP, str(folder / "run")],
+            cwd=PROJECT,
+            env={**os.environ, "USHER_LISTEN_PORT": str(port)},
+            stdin=subprocess.DEVNULL,
+            stdout=words,
+            stderr=words,
+            start_new_session=True,
+        )
+    try:
+        yield process, output
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(END_TIMEOUT_S)
+
+
+def curl_line(output: Path) -> str:
+    """The line to paste, with those that it is continued on; empty until it is there."""
+    _, found, rest = output.read_text().partition("curl ")
+    return found + rest.partition("\n\n")[0] if found and "\n\n" in rest else ""
+
+
+def paste(line: str) -> str:
+    """What a shell makes of it: the status line of the answer."""
+    done = subprocess.run(["bash", "-c", line], cwd=PROJECT, capture_output=True, text=True, timeout=30, check=True)
+    return done.stdout.splitlines()[0]
+
+
+def test_the_printed_line_redeems_and_ctrl_c_ends_all(tmp_path: Path) -> None:
+    """Pasted twice it redeems twice; Ctrl-C ends with status 0; the next run knows what the first has redeemed."""
+    port = free_port()
+    with run_up(tmp_path, port) as (process, output):
+        wait_until(lambda: process.poll() is not None or bool(curl_line(output)), timeout_s=90, what=output.read_text)
+        line = curl_line(output)
+        assert ["HTTP/1.1 201 Created"] * 2 == [paste(line), paste(line)]
+        process.send_signal(signal.SIGINT)
+        assert 0 == process.wait(END_TIMEOUT_S)
+    assert "Traceback" not in output.read_text()
+    key = (tmp_path / "run" / "demo-key").read_text()
+
+    before = len(output.read_text())
+    with run_up(tmp_path, port) as (process, output):
+        wait_until(lambda: "uses left" in output.read_text()[before:], timeout_s=90, what=output.read_text)
+        assert "GOLD20: 18 uses left." in output.read_text()[before:]
+        assert key == (tmp_path / "run" / "demo-key").read_text()
+        assert "HTTP/1.1 201 Created" == paste(line)
+
+
+def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
+    """Before anything slow is done."""
+    port = free_port()
+    code = f"import socket; s = socket.create_server(('127.0.0.1', {port})); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as other:
+        try:
+            wait_until(lambda: is_taken(port), timeout_s=30, what=lambda: "nobody listens")
+            with run_up(tmp_path, port) as (process, output):
+                assert 1 == process.wait(END_TIMEOUT_S)
+        finally:
+            other.kill()
+
+    (line,) = output.read_text().splitlines()
+    assert f"port {port}" in line
+    assert "USHER_LISTEN_PORT=" in line
+
+
+def is_taken(port: int) -> bool:
+    """Whether somebody listens there."""
+    return f":{port:04X} " in Path("/proc/net/tcp").read_text()
