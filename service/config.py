@@ -49,6 +49,17 @@ class Settings(BaseSettings):
         default=10_000,
         description="Redemptions under way in one worker; one more is answered 503 `overloaded` at once.",
     )
+    head_deadline_ms: Annotated[int, Field(ge=500, le=60_000)] = Field(
+        default=5_000,
+        description="A request's head must have arrived so long after its first byte, the first one so long after the "
+        "connection was made, or the connection is cut.",
+    )
+    keep_alive_s: Annotated[int, Field(ge=1, le=3_600)] = Field(
+        default=75, description="A connection that has been idle for so long after an answer is closed."
+    )
+    clients_max_connections: Annotated[int, Field(ge=16, le=100_000)] = Field(
+        default=4_000, description="Connections of clients that one worker keeps open."
+    )
     stop_deadline_ms: Annotated[int, Field(ge=1_000, le=300_000)] = Field(
         default=15_000,
         description="After SIGTERM, a worker has this long to finish what it has claimed; keep it above the request deadline.",
@@ -81,6 +92,11 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe event that is logged."
+    )
+    log_hash_key: SecretStr = Field(
+        default=NOT_SET,
+        description="Keys the short hashes that stand for codes, customers and orders in the log; random at each start unless "
+        "given, so give all processes the same to follow a customer through all their logs.",
     )
     problem_base_uri: Annotated[str, Field(pattern=r"^https?://\S+/$")] = Field(
         default="https://usher.invalid/problems/", description="What a problem's `type` begins with; ends in a slash."
