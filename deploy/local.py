@@ -30,7 +30,7 @@ from deploy.programs import LOCAL, MARIADB, REDIS, Program, locked, provide
 
 __all__ = ["MARIADB_FOR_TESTS", "PORTS", "Kept", "MariaDB", "Redis", "Store", "StoreError", "free_port", "write_private"]
 
-SETTINGS = Path(__file__).resolve().parent
+SETTINGS = Path(__file__).resolve().parent / "stores"
 
 PORT_ATTEMPTS = 8
 """Somebody else may take a port between choosing and binding; eight times in a row it is something else."""
@@ -57,7 +57,7 @@ class Store(ABC):
 
     Args:
         folder: the instance's own; made if need be. Its log is `log` in it.
-        settings: added after the lines of the settings file in `deploy/`, and stronger than they.
+        settings: added after the lines of the settings file in `deploy/stores/`, and stronger than they.
         local: the project's `.local`, where programs and templates are.
         hand_down: see `Kept`.
     """
