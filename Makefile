@@ -26,11 +26,12 @@ test: setup stores ## all tests but the long ones; ARGS="-k name" for pytest
 test-long: setup stores ## the long tests
 	@$(PYTEST) -m long $(ARGS)
 
-check: setup ## format, lint, types, Lua, structure
+check: setup ## format, lint, types, Lua, what deploys, structure
 	@$(BIN)/ruff format --check --quiet . || { echo "make format mends it" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --strict --no-error-summary
 	@$(BASE) -m deploy.programs run luacheck -qq --no-color lua
+	@deploy/lint.sh
 	@$(BIN)/pytest -q tests/structure
 
 format: setup ## formats the code and mends what can be mended without thinking
@@ -43,8 +44,8 @@ lock: setup ## renews the lock files in requirements/; UPGRADE=1 takes the newes
 setup: ## the environment .venv, if it is not there or out of date
 	@$(BASE) -m deploy.bootstrap
 
-stores: ## the programs of the two stores, if they are missing
-	@$(BASE) -m deploy.programs get redis mariadb
+stores: ## the programs of the two stores, and curl, if they are missing
+	@$(BASE) -m deploy.programs get redis mariadb curl
 
 clean: down ## removes the environment, the programs fetched and the stores' data
 	@rm -rf .venv .local dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -40,7 +40,8 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="usher-bench-"))
     try:
         with MariaDB(folder / "mariadb") as mariadb, Redis(folder / "redis") as redis:
-            environment = {**os.environ, "USHER_DATABASE_URL": mariadb.url, "USHER_REDIS_URL": redis.url}
+            urls = {"USHER_DATABASE_URL": mariadb.url, "USHER_MIGRATION_DATABASE_URL": mariadb.migration_url}
+            environment = {**os.environ, **urls, "USHER_REDIS_URL": redis.url}
             measure(options, environment)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -5,232 +5,115 @@
 
 Each instance lives in a folder of its own, listens on 127.0.0.1 only, on a port below the range from which the kernel
 takes the near ends of outgoing connections, and ends with the process that started it, however that one ends.
-MariaDB's data stays in the folder; Redis keeps nothing.
+Settings and accounts are those of `deploy/stores/`, as everywhere. Passwords are random and kept in the folder, in files
+that only this user can read. MariaDB's data stays in the folder; Redis keeps nothing.
 """
 
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import socket
 import subprocess
 import tempfile
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
+from deploy.instance import LOG_LINES_SHOWN, Store, StoreError, kept_password, private_folder, write_private
 from deploy.kept import Kept
 from deploy.ports import PORTS, free_port
-from deploy.programs import LOCAL, MARIADB, REDIS, Program, locked, provide
+from deploy.programs import MARIADB, REDIS, Program, locked, provide
 
 __all__ = ["MARIADB_FOR_TESTS", "PORTS", "Kept", "MariaDB", "Redis", "Store", "StoreError", "free_port", "write_private"]
 
 SETTINGS = Path(__file__).resolve().parent / "stores"
 
-PORT_ATTEMPTS = 8
-"""Somebody else may take a port between choosing and binding; eight times in a row it is something else."""
-
-START_TIMEOUT_S = 60.0
-"""Recovery after a crash takes MariaDB some seconds on a slow disk; Redis needs milliseconds."""
-
-POLL_S = 0.02
 SOCKET_PATH_MAX_BYTES = 100
 """The kernel takes 107; a longer path is moved to a short private folder."""
-
-LOG_LINES_SHOWN = 15
 
 MARIADB_FOR_TESTS = {"innodb_buffer_pool_size": "64M", "innodb_log_file_size": "16M"}
 """A test process starts in a fraction of a second with these, and ten of them fit on a small machine."""
 
 
-class StoreError(Exception):
-    """A store did not start or is not running; the message carries the last lines of its log."""
-
-
-class Store(ABC):
-    """What MariaDB and Redis have in common: a folder, a port, a life.
-
-    Args:
-        folder: the instance's own; made if need be. Its log is `log` in it.
-        settings: added after the lines of the settings file in `deploy/stores/`, and stronger than they.
-        local: the project's `.local`, where programs and templates are.
-        hand_down: see `Kept`.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        settings: Mapping[str, str] | None = None,
-        local: Path = LOCAL,
-        hand_down: Sequence[int] = (),
-    ) -> None:
-        self.folder = folder.resolve()
-        self.settings = dict(settings or {})
-        self.log = self.folder / "log"
-        self._local = local
-        self._hand_down = hand_down
-        self._port: int | None = None
-        self._kept: Kept | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
-        self.stop()
-
-    @property
-    def port(self) -> int:
-        """On 127.0.0.1; the same after a restart.
-
-        Raises:
-            StoreError: it was never started.
-        """
-        if self._port is None:
-            raise StoreError(f"the store in {self.folder} was not started")
-        return self._port
-
-    @property
-    def pid(self) -> int:
-        """The server's process number.
-
-        Raises:
-            StoreError: it is not running.
-        """
-        return self._running().pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the server's process is there (paused or not)."""
-        return self._kept is not None and self._kept.running
-
-    def start(self) -> None:
-        """Starts the server and waits until it answers.
-
-        Raises:
-            StoreError: it did not start; the message ends with its log.
-            ProgramMissingError: it is not on this machine and could not be fetched.
-        """
-        assert not self.running, f"the store in {self.folder} is running"
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        program = self._prepare()
-        for _ in range(PORT_ATTEMPTS):
-            port = self._port or free_port()
-            log_begin = self.log.stat().st_size if self.log.exists() else 0
-            self._kept = self._launch(program, port)
-            if self._wait_until_ready(self._kept, port):
-                self._port = port
-                return
-            self._kept.kill()
-            if self._port is not None or not self._port_was_taken(log_begin):
-                break
-        raise StoreError(f"{program.path} did not start in {self.folder}; its log ends:\n{self._log_end()}")
-
-    def stop(self) -> None:
-        """SIGTERM, after a while SIGKILL. Does nothing if it is not running."""
-        if self._kept is not None:
-            self._kept.stop()
-            self._kept = None
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash. Does nothing if it is not running; `start` brings it back on the same port."""
-        if self._kept is not None:
-            self._kept.kill()
-            self._kept = None
-
-    def pause(self) -> None:
-        """SIGSTOP: accepts and answers nothing, closes nothing."""
-        self._running().pause()
-
-    def resume(self) -> None:
-        """SIGCONT after `pause`."""
-        self._running().resume()
-
-    def _running(self) -> Kept:
-        if self._kept is None:
-            raise StoreError(f"the store in {self.folder} is not running")
-        return self._kept
-
-    def _wait_until_ready(self, kept: Kept, port: int) -> bool:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while kept.running and time.monotonic() < deadline:
-            try:
-                if self._answers(kept, port):
-                    return True
-            except OSError:
-                pass  # Not listening yet.
-            time.sleep(POLL_S)
-        return False
-
-    def _port_was_taken(self, log_begin: int) -> bool:
-        return b"in use" in self.log.read_bytes()[log_begin:]
-
-    def _log_end(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return "\n".join(lines[-LOG_LINES_SHOWN:])
-
-    @abstractmethod
-    def _prepare(self) -> Program:
-        """Finds the program and makes what the server needs in its folder."""
-
-    @abstractmethod
-    def _launch(self, program: Program, port: int) -> Kept:
-        """Starts the server's process."""
-
-    @abstractmethod
-    def _answers(self, kept: Kept, port: int) -> bool:
-        """Whether this very server answers; raises `OSError` while nobody listens."""
-
-
 class Redis(Store):
-    """A private Redis or Valkey. It keeps nothing: after a stop it is empty."""
+    """A private Redis or Valkey with the accounts of `users.acl`. It keeps nothing: after a stop it is empty."""
+
+    user = "usher"
+    operator = "operator"
 
     @property
     def url(self) -> str:
-        """As `USHER_REDIS_URL`."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        """As `USHER_REDIS_URL`: the service's account, which may do what the gateway does."""
+        return self._url(self.user, self.password)
+
+    @property
+    def operator_url(self) -> str:
+        """For people and tests: the account that may do everything."""
+        return self._url(self.operator, self.operator_password)
+
+    @property
+    def password(self) -> str:
+        """The service's account's."""
+        return kept_password(self.folder / "password")
+
+    @property
+    def operator_password(self) -> str:
+        """The operator's account's."""
+        return kept_password(self.folder / "operator-password")
+
+    def _url(self, user: str, password: str) -> str:
+        return f"redis://{user}:{quote(password)}@127.0.0.1:{self.port}/0"
 
     def _prepare(self) -> Program:
+        private_folder(self.folder)
+        write_private(self.folder / "users.acl", self._accounts())
         return provide(REDIS, self._local)
 
     def _launch(self, program: Program, port: int) -> Kept:
-        own = {"bind": "127.0.0.1", "port": str(port), "daemonize": "no", "logfile": '""', **self.settings}
-        lines = "".join(f"{name} {value}\n" for name, value in own.items())
         # Named relative to the folder: the settings file's syntax has trouble with some characters in paths.
+        accounts = {"aclfile": "users.acl"}
+        own = {"bind": "127.0.0.1", "port": str(port), "daemonize": "no", "logfile": '""', **accounts, **self.settings}
+        lines = "".join(f"{name} {value}\n" for name, value in own.items())
         (self.folder / "redis.conf").write_text(f"{(SETTINGS / 'redis.conf').read_text()}\n# This instance.\n{lines}")
         return Kept(program, ["redis.conf"], folder=self.folder, log=self.log, hand_down=self._hand_down)
 
     def _answers(self, kept: Kept, port: int) -> bool:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-            connection.sendall(b"INFO server\r\n")
-            answer = connection.recv(8192)
-        return f"process_id:{kept.pid}\r\n".encode() in answer
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection, connection.makefile("rwb") as stream:
+            stream.write(f"AUTH {self.operator} {self.operator_password}\r\nINFO server\r\n".encode())
+            stream.flush()
+            # Another server, which does not know the password, answers each of the two with one line.
+            answers = [stream.readline(), stream.readline()]
+            text = stream.read(int(answers[1][1:])) if answers[1].startswith(b"$") else b""
+        return f"process_id:{kept.pid}\r\n".encode() in text
+
+    def _accounts(self) -> str:
+        """The template `users.acl`, filled in as `redis-server.sh` does it."""
+        lines = [line for line in (SETTINGS / "users.acl").read_text().splitlines() if not re.match(r" *(#|$)", line)]
+        text = re.sub(r"\n +", " ", "\n".join(lines)) + "\n"
+        for name, password in (("USHER_REDIS", self.password), ("REDIS_OPERATOR", self.operator_password)):
+            text = text.replace(f"@{name}_PASSWORD_SHA256@", hashlib.sha256(password.encode()).hexdigest())
+        return text
 
 
 class MariaDB(Store):
-    """A private MariaDB with the empty database `usher` and an account of that name that may do everything in it only.
+    """A private MariaDB with the empty database `usher` and the accounts of `accounts.sql`.
 
-    The account's password is random and kept in the folder (mode 0600). `root` comes in without one, by the socket
-    alone, and the socket is in a folder that is closed to other users.
+    `root` comes in without a password, by the socket alone, and the socket is in a folder that is closed to other users.
     """
 
     user = "usher"
+    migration_user = "usher_migrate"
     database = "usher"
 
     @property
     def url(self) -> str:
-        """As `USHER_DATABASE_URL`, for the account `usher`."""
-        return f"mysql://{self.user}:{quote(self.password)}@127.0.0.1:{self.port}/{self.database}"
+        """As `USHER_DATABASE_URL`: the service's account, which reads and writes rows and no more."""
+        return self._url(self.user, self.password)
+
+    @property
+    def migration_url(self) -> str:
+        """As `USHER_MIGRATION_DATABASE_URL`: the account that may change the schema."""
+        return self._url(self.migration_user, self.migration_password)
 
     @property
     def socket(self) -> Path:
@@ -248,16 +131,22 @@ class MariaDB(Store):
 
     @property
     def password(self) -> str:
-        """The account's password, made at the first start."""
-        return (self.folder / "password").read_text()
+        """The service's account's."""
+        return kept_password(self.folder / "password")
+
+    @property
+    def migration_password(self) -> str:
+        """The migrating account's."""
+        return kept_password(self.folder / "migration-password")
+
+    def _url(self, user: str, password: str) -> str:
+        return f"mysql://{user}:{quote(password)}@127.0.0.1:{self.port}/{self.database}"
 
     def _prepare(self) -> Program:
         program = provide(MARIADB, self._local)
-        _private_folder(self.folder)
-        _private_folder(self.socket.parent)
+        private_folder(self.folder)
+        private_folder(self.socket.parent)
         self.socket.unlink(missing_ok=True)
-        if not (self.folder / "password").exists():
-            write_private(self.folder / "password", secrets.token_urlsafe(24))
         if not self.data.exists():
             _copy_whole(_template(program, self._local), self.data)
         write_private(self.folder / "init.sql", self._init_sql())
@@ -290,37 +179,14 @@ class MariaDB(Store):
 
     def _init_sql(self) -> str:
         """What the server carries out at each start, one statement a line. Each can be repeated."""
-        account = f"'{self.user}'@'127.0.0.1'"
-        return "\n".join(
-            [
-                # The empty passwords that a new data directory has for other ways in than the socket.
-                "DELETE FROM mysql.global_priv WHERE User IN ('root', '') AND Host <> 'localhost';",
-                "FLUSH PRIVILEGES;",
-                f"CREATE DATABASE IF NOT EXISTS {self.database} CHARACTER SET utf8mb4;",
-                f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY '{self.password}';",
-                f"ALTER USER {account} IDENTIFIED BY '{self.password}';",
-                f"GRANT ALL PRIVILEGES ON {self.database}.* TO {account};",
-                "",
-            ]
-        )
-
-
-def _private_folder(folder: Path) -> None:
-    """Makes a folder that only this user can enter, or makes sure that an existing one is like that."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = folder.lstat()
-    if found.st_uid != os.geteuid() or folder.is_symlink():
-        raise StoreError(f"{folder} belongs to somebody else")
-    folder.chmod(0o700)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes a whole file that only this user can read; nobody sees half of it."""
-    part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    part.rename(path)
+        passwords = f"@usher_password = '{self.password}', @usher_migrate_password = '{self.migration_password}'"
+        own = [
+            # The empty passwords that a new data directory has for other ways in than the socket.
+            "DELETE FROM mysql.global_priv WHERE User IN ('root', '') AND Host <> 'localhost';",
+            "FLUSH PRIVILEGES;",
+            f"SET @usher_host = '127.0.0.1', {passwords};",
+        ]
+        return "\n".join(own) + "\n" + (SETTINGS / "accounts.sql").read_text()
 
 
 def _copy_whole(source: Path, target: Path) -> None:
@@ -366,7 +232,7 @@ def _template(program: Program, local: Path) -> Path:
 def _initialise(program: Program, template: Path) -> None:
     part = template.with_name(f"{template.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    _private_folder(part)
+    private_folder(part)
     installer = program.path.parent.parent / "bin" / "mariadb-install-db"
     done = subprocess.run(
         [

@@ -127,7 +127,7 @@ def _at_least(program: Program, lowest: tuple[int, int]) -> Program | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    version = re.search(r"(?:Ver |v=)(\d+)\.(\d+)", answer.stdout)
+    version = re.search(r"(?:Ver |v=|^curl )(\d+)\.(\d+)", answer.stdout)
     return program if version and (int(version[1]), int(version[2])) >= lowest else None
 
 
@@ -145,6 +145,11 @@ def _locate_mariadb(place: Place) -> Program | None:
     if path is None or place.program("mariadb-install-db") is None:
         return None
     return _at_least(Program(path, "mariadbd", environment=place.environment, root=place.root), (10, 6))
+
+
+def _locate_mariadb_dump(place: Place) -> Program | None:
+    path = place.program("mariadb-dump")
+    return Program(path, "mariadb-dump", environment=place.environment, root=place.root) if path else None
 
 
 def _locate_luacheck(place: Place) -> Program | None:
@@ -169,6 +174,12 @@ def _locate_wrk(place: Place) -> Program | None:
     return Program(path, "wrk", environment=place.environment, root=place.root) if path else None
 
 
+def _locate_curl(place: Place) -> Program | None:
+    path = place.program("curl")
+    # The documents use --json, which is new in 7.82.
+    return _at_least(Program(path, "curl", environment=place.environment, root=place.root), (7, 82)) if path else None
+
+
 def _locate_pip_wheel(place: Place) -> Program | None:
     """Finds pip as Debian's wheel; the "program" is a folder inside the wheel, for Python to run."""
     wheels = sorted(place.root.glob("usr/share/python-wheels/pip-*.whl"))
@@ -177,10 +188,12 @@ def _locate_pip_wheel(place: Place) -> Program | None:
 
 REDIS = Need("redis", "Redis 7.0 or later (or Valkey)", _locate_redis, ("redis-tools",))
 MARIADB = Need("mariadb", "MariaDB 10.6 or later", _locate_mariadb, ("mariadb-server-core", "mariadb-client-core"))
+MARIADB_DUMP = Need("mariadb-dump", "mariadb-dump", _locate_mariadb_dump, ("mariadb-client",))
 LUACHECK = Need("luacheck", "luacheck", _locate_luacheck, ("lua-check",))
 WRK = Need("wrk", "wrk", _locate_wrk, ("wrk",))
+CURL = Need("curl", "curl 7.82 or later", _locate_curl, ("curl",))
 PIP_WHEEL = Need("pip", "pip", _locate_pip_wheel, ("python3-pip-whl",))
-NEEDS = {need.name: need for need in (REDIS, MARIADB, LUACHECK, WRK, PIP_WHEEL)}
+NEEDS = {need.name: need for need in (REDIS, MARIADB, MARIADB_DUMP, LUACHECK, WRK, CURL, PIP_WHEEL)}
 
 
 def find(need: Need, local: Path = LOCAL) -> Program | None:

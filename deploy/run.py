@@ -12,7 +12,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,13 +19,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 from deploy import bootstrap
 from deploy.kept import Kept
+from deploy.listening import Address, ListenError, listen_address
 from deploy.local import MariaDB, Redis, Store, StoreError, write_private
 from deploy.programs import LOCAL, PROJECT, Program, ProgramMissingError, say
 from deploy.terminal import own_foreground, stop_signals_interrupt
@@ -54,23 +53,19 @@ POLL_S = 0.1
 WATCH_S = 0.5
 HTTP_TIMEOUT_S = 5.0
 
+CHECK_SETTINGS = """
+import sys
+from service import config, errors
+try:
+    config.load()
+except errors.ConfigurationError as error:
+    sys.exit(str(error))
+"""
+"""Run by the environment's Python; this program has to do without packages until they are installed."""
+
 
 class RunError(Exception):
     """The service cannot be run; the message is for the person at the terminal."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where the service listens."""
-
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """For a client on this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - it is looked up
-        return f"http://{host}:{self.port}"
 
 
 def up() -> int:
@@ -82,8 +77,10 @@ def up() -> int:
             lock = stack.enter_context(the_only_run())
             address = listen_address()
             bootstrap.ensure()
+            check_settings()
             variables, private = stores(stack, lock)
-            write_private(ENVIRONMENT, environment_file(variables))
+            operator_urls = [store.operator_url for store in private if isinstance(store, Redis)]
+            write_private(ENVIRONMENT, environment_file(variables, *operator_urls))
             usher(variables, "migrate")
             ensure_coupon(variables)
             service = serve(stack, variables, lock)
@@ -114,10 +111,14 @@ def wait_until_one_ends(service: Kept, private: Sequence[Store]) -> NoReturn:
     raise RunError(f"usher serve ended by itself, with status {service.exit_status}; its last words are above")
 
 
-def environment_file(variables: Mapping[str, str]) -> str:
-    """What a shell sources to use `usher` with the stores of this run."""
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    return "\n".join([*exports, f"export PATH={shlex.quote(str(USHER.parent))}:$PATH", ""])
+def environment_file(variables: Mapping[str, str], redis_operator_url: str | None = None) -> str:
+    """What a shell sources to use `usher` with the stores of this run, and to look into Redis as its operator."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    lines.append(f"export PATH={shlex.quote(str(USHER.parent))}:$PATH")
+    if redis_operator_url:
+        lines.append('# For people, as in redis-cli -u "$REDIS_OPERATOR_URL"; the service does not know it.')
+        lines.append(f"export REDIS_OPERATOR_URL={shlex.quote(redis_operator_url)}")
+    return "\n".join([*lines, ""])
 
 
 def down() -> int:
@@ -201,41 +202,33 @@ def _kill_holders() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def listen_address() -> Address:
-    """Where the service is going to listen.
+def check_settings() -> None:
+    """Looks at every `USHER_…` variable before anything is started.
 
     Raises:
-        RunError: nobody can listen there now.
+        RunError: one has a value that the service would refuse; the message is the service's own.
     """
-    host = os.environ.get("USHER_LISTEN_HOST", "127.0.0.1")
-    text = os.environ.get("USHER_LISTEN_PORT", "8080")
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:  # noqa: PLR2004 - what a port can be
-        raise RunError(f"USHER_LISTEN_PORT is {text!r}; a port is a number from 1 to 65535")
-    address = Address(host, int(text))
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, address.port))
-            probe.listen()
-        except OSError as exc:
-            other = "choose another one: USHER_LISTEN_PORT=8081 make run"
-            raise RunError(f"port {address.port} on {host} cannot be had ({exc.strerror}); {other}") from exc
-    return address
+    python = USHER.with_name("python")
+    done = subprocess.run([python, "-c", CHECK_SETTINGS], cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RunError(done.stderr.strip())
 
 
 def stores(stack: ExitStack, lock: int) -> tuple[dict[str, str], list[Store]]:
     """The two stores' addresses as variables, given in the environment or of private stores; and those, started here."""
     variables = {}
     private: list[Store] = []
+    # As everywhere, an empty variable counts as one that is not set.
     database, redis = os.environ.get("USHER_DATABASE_URL"), os.environ.get("USHER_REDIS_URL")
-    if database is None:
+    if not database:
         mariadb = stack.enter_context(MariaDB(RUN / "mariadb", hand_down=[lock]))
         private.append(mariadb)
         database = mariadb.url
         # One that is set for another database must not be migrated by accident.
-        variables["USHER_MIGRATION_DATABASE_URL"] = database
-    if redis is None:
+        variables["USHER_MIGRATION_DATABASE_URL"] = mariadb.migration_url
+    elif os.environ.get("USHER_MIGRATION_DATABASE_URL"):
+        variables["USHER_MIGRATION_DATABASE_URL"] = os.environ["USHER_MIGRATION_DATABASE_URL"]
+    if not redis:
         counters = stack.enter_context(Redis(RUN / "redis", hand_down=[lock]))
         private.append(counters)
         redis = counters.url
@@ -357,7 +350,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         return commands[arguments[0]]()
-    except (RunError, StoreError, ProgramMissingError, bootstrap.BootstrapError) as failed:
+    except (RunError, ListenError, StoreError, ProgramMissingError, bootstrap.BootstrapError) as failed:
         say(str(failed))
         return 1
 

@@ -15,7 +15,8 @@ from service.api.server import serve, stop_on_signals
 from service.claims import Claims
 from service.config import Settings
 from service.counters import Counters
-from service.errors import LedgerUnavailable
+from service.errors import CounterUnavailable, LedgerUnavailable
+from service.guesses import Guesses
 from service.ledger import Ledger
 from service.loads import Loads
 from service.redeem import Redeemer
@@ -40,9 +41,13 @@ async def _stores_and_flow(app: web.Application) -> AsyncIterator[None]:
     counters = await Counters.connect(settings)
     app[READINESS] = Readiness(ledger, counters)
     loads = Loads(counters, ledger)
-    redeemer = app[REDEEMER] = Redeemer(Claims(counters, ledger, loads, settings), loads, ledger, settings)
+    guesses = Guesses(loads, ledger, settings)
+    claims = Claims(counters, ledger, loads, settings)
+    redeemer = app[REDEEMER] = Redeemer(claims, loads, ledger, settings, guesses=guesses)
+    await guesses.start()
     yield
     await redeemer.drain(settings.stop_deadline_ms / 1000 * DRAIN_SHARE)
+    await guesses.stop()
     await counters.close()
     await ledger.close()
 
@@ -55,7 +60,7 @@ async def _authentication(app: web.Application) -> AsyncIterator[None]:
 
 
 async def look_before(settings: Settings) -> None:
-    """Before serving: warns loudly of a ledger that may forget; one that is away is no reason not to start.
+    """Before serving: warns loudly of a ledger that may forget; a store that is away is no reason not to start.
 
     Raises SchemaNotCurrent.
     """
@@ -68,6 +73,13 @@ async def look_before(settings: Settings) -> None:
         log.warning("the ledger is away; not ready until it is there", error=str(error))
     finally:
         await ledger.close()
+    counters = await Counters.connect(settings)
+    try:
+        await counters.ping()
+    except CounterUnavailable as error:
+        log.warning("Redis is away; degraded until it is there", error=str(error))
+    finally:
+        await counters.close()
 
 
 async def run(settings: Settings, sockets: Sequence[socket.socket], orphaned: int | None = None) -> None:

@@ -9,6 +9,8 @@ certainly not run, and goes again together with its text.
 
 import asyncio
 import contextlib
+import socket
+import ssl
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +20,8 @@ import orjson
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import DataError, NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import AuthenticationError, DataError, InvalidResponse, NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 import lua
 from service.config import Settings
@@ -45,6 +48,16 @@ _NOT_LOADED: Final = Claim(ClaimAnswer.NOT_LOADED)
 _SEARCHES: Final = (Search.NEVER, Search.DUE, Search.RECENT)
 _REFUSALS: Final = tuple(Refusal)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str], ...]] = (
+    ((AuthenticationError,), "user or password is wrong"),
+    ((TimeoutError, RedisTimeoutError), "no answer in time"),
+    ((socket.gaierror,), "there is no host of this name"),
+    ((ssl.SSLError,), "it does not speak TLS as rediss:// wants it"),
+    ((ConnectionRefusedError,), "nothing answers there"),
+    ((InvalidResponse,), "what answers there is no Redis"),
+)
+"""The first that fits; the rest is said in the library's words."""
 
 _Argument = bytes | str | int
 
@@ -99,6 +112,7 @@ class Counters:
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),  # the library's own default sends a script again whose reply was lost
             protocol=2,  # nothing here needs 3, which costs a connection two more round trips
+            driver_info=None,  # no CLIENT SETINFO: Redis 7.0 does not know it, so no right to it can be given there
         )
         counters = cls(
             Redis.from_pool(pool),
@@ -255,9 +269,18 @@ class Counters:
 
 def _unavailable(error: Exception) -> CounterUnavailable:
     """The driver's error in the gateway's words, and as its cause."""
-    unavailable = CounterUnavailable(f"{type(error).__name__}: {error}")
+    unavailable = CounterUnavailable(_reason(error))
     unavailable.__cause__ = error
     return unavailable
+
+
+def _reason(error: Exception) -> str:
+    """What keeps Redis from answering, in plain words where they are known."""
+    chain = (error, error.__cause__ or error.__context__)
+    for kinds, words in REASONS:
+        if any(isinstance(one, kinds) for one in chain):
+            return words
+    return f"{type(error).__name__}: {error}"
 
 
 def _raise_first(replies: list[Any]) -> list[Any]:

@@ -23,6 +23,10 @@ class LedgerUnavailable(UsherError):
     """MariaDB could not be reached: nothing was sent."""
 
 
+class LedgerRefusedAccess(LedgerUnavailable):
+    """MariaDB did not let the account in, or not do this: nothing was done."""
+
+
 class LedgerReplyLost(LedgerUnavailable):
     """MariaDB's reply was lost: the statement may have been carried out, or may still be."""
 

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from service.errors import Overloaded
 from service.model import Ending, Order, Redeemed, Redemption
 
+RECORD_SHARE = 0.8
+"""Of the request's deadline: from then on nothing is claimed or recorded any more; the rest is for finding out what landed."""
+ANSWER_SHARE = 0.95
+"""Of the request's deadline: the answer is given now, known or not; the rest is for the way back."""
+
 Redeem = Callable[[Order, float], Awaitable[Redeemed]]
 """The flow: an order and when it arrived."""
 
@@ -19,6 +24,7 @@ class Flight:
     """A request under way, for those that come with the same coupon and order meanwhile."""
 
     customer_id: str
+    api_key_id: int
     landed: asyncio.Future[Redeemed] | None = None
 
     def join(self) -> asyncio.Future[Redeemed]:
@@ -54,15 +60,16 @@ class Flights:
             self._requests -= 1
 
     async def _share(self, order: Order, arrived_at: float, redeem: Redeem) -> Redeemed:
-        """The first creates, the others get the same; one with another customer goes its own way after a refusal."""
+        """The first creates, the others get the same; one with another customer or key goes its own way after a refusal."""
         key = (order.code, order.order_id)
         while (flight := self._flights.get(key)) is not None:
             redeemed = await flight.join()
             if redeemed.redemption is not None:
                 return existing(order, redeemed.redemption)
-            if flight.customer_id == order.customer_id:
+            # Keys are limited apart from each other, so a refusal by one is none by another.
+            if (flight.customer_id, flight.api_key_id) == (order.customer_id, order.api_key_id):
                 return redeemed
-        flight = self._flights[key] = Flight(order.customer_id)
+        flight = self._flights[key] = Flight(order.customer_id, order.api_key_id)
         redeemed = UNAVAILABLE  # What those who joined are told should this request end by a defect, or a hard stop.
         try:
             redeemed = await redeem(order, arrived_at)

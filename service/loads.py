@@ -1,6 +1,7 @@
 """Counters are made from the ledger: one statement for all codes that wait, one statement at a time."""
 
 import asyncio
+from contextlib import suppress
 from typing import TypeVar
 
 import structlog
@@ -9,7 +10,9 @@ from service.counters import Counters
 from service.ledger import Ledger
 
 STATEMENT_INTERVAL_S = 0.02
-"""Between two statements; the first is made at once. Guessed codes gather meanwhile, so they cost 50 statements a second."""
+"""Between two statements; the first is made at once. Codes gather meanwhile, so they cost 50 statements a second at most."""
+GUESSES_INTERVAL_S = 0.1
+"""After a statement that found no coupon at all, unless a code that there is is asked for."""
 CODES_PER_STATEMENT_MAX = 1_000
 LOAD_DEADLINE_S = 2.0
 """For the statement, which many requests share; each request still keeps its own deadline."""
@@ -22,7 +25,8 @@ KNOWN_MAX = 200_000
 
 log = structlog.get_logger(__name__)
 
-Value = TypeVar("Value", int, float)
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class Loads:
@@ -35,6 +39,7 @@ class Loads:
         self._unknown: dict[str, float] = {}
         self._waiting: dict[str, asyncio.Future[int | None]] = {}
         self._even_newer: set[str] = set()
+        self._known_waits = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
 
     def known(self, code: str) -> int | None:
@@ -63,6 +68,8 @@ class Loads:
         """
         if even_newer:
             self._even_newer.add(code)
+        if code in self._known:
+            self._known_waits.set()
         future = self._waiting.get(code)
         if future is None:
             future = self._waiting[code] = asyncio.get_running_loop().create_future()
@@ -75,13 +82,18 @@ class Loads:
         try:
             while self._waiting:
                 codes = list(self._waiting)[:CODES_PER_STATEMENT_MAX]
-                await self._answer({code: self._waiting.pop(code) for code in codes})
+                self._known_waits.clear()
+                guessed = await self._answer({code: self._waiting.pop(code) for code in codes})
                 await asyncio.sleep(STATEMENT_INTERVAL_S)
+                if guessed:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(GUESSES_INTERVAL_S - STATEMENT_INTERVAL_S):
+                            await self._known_waits.wait()
         finally:
             self._runner = None
 
-    async def _answer(self, waiting: dict[str, asyncio.Future[int | None]]) -> None:
-        """Load these codes, and answer all that wait for them."""
+    async def _answer(self, waiting: dict[str, asyncio.Future[int | None]]) -> bool:
+        """Load these codes, and answer all that wait for them; whether there is a coupon of none of them."""
         try:
             ids = await self._load(list(waiting))
         except Exception as error:  # noqa: BLE001 - told to those who wait
@@ -89,9 +101,10 @@ class Loads:
             for future in waiting.values():
                 future.set_exception(error)
                 future.exception()  # Marks it as seen, should nobody wait any more.
-            return
+            return False
         for code, future in waiting.items():
             future.set_result(ids.get(code))
+        return not ids
 
     async def _load(self, codes: list[str]) -> dict[str, int]:
         """One statement, one round trip to Redis; the ids of the coupons that there are."""
@@ -104,17 +117,17 @@ class Loads:
         for code in codes:
             if code in found:
                 self._unknown.pop(code, None)
-                _remember(self._known, code, found[code].coupon.id, KNOWN_MAX)
+                remember(self._known, code, found[code].coupon.id, KNOWN_MAX)
             else:
-                _remember(self._unknown, code, now + UNKNOWN_FOR_S, UNKNOWN_MAX)
+                remember(self._unknown, code, now + UNKNOWN_FOR_S, UNKNOWN_MAX)
         if found:
             await self._counters.load(list(found.values()), even_newer=even_newer)
         return {code: loaded.coupon.id for code, loaded in found.items()}
 
 
-def _remember(memory: dict[str, Value], code: str, value: Value, entries_max: int) -> None:
-    """Bounded: the oldest entry makes room."""
-    memory.pop(code, None)
+def remember(memory: dict[Key, Value], key: Key, value: Value, entries_max: int) -> None:
+    """Keeps a value in a bounded memory: the oldest entry makes room."""
+    memory.pop(key, None)
     if len(memory) >= entries_max:
         del memory[next(iter(memory))]
-    memory[code] = value
+    memory[key] = value

@@ -17,6 +17,9 @@ CODE_PATTERN = r"[A-Z0-9][A-Z0-9_-]{0,63}"
 """A coupon's code after trimming and upper-casing."""
 NAME_CHARS_MAX = 128
 """Characters of a `customer_id` or an `order_id`."""
+GUESSES_MAX = 20
+"""Unknown codes that a customer of a key may name within the window; people mistype, and do not do so twenty times."""
+GUESS_WINDOW_S = 60.0
 
 
 class CouponStatus(StrEnum):
@@ -127,6 +130,14 @@ class Order(NamedTuple):
     customer_id: str
     order_id: str
     api_key_id: int
+
+
+class Guess(NamedTuple):
+    """A code that a customer of a key has named, and that no coupon has."""
+
+    api_key_id: int
+    customer_id: str
+    code: str
 
 
 # --- The counter's answers ---------------------------------------------------------------------------------------
@@ -252,6 +263,18 @@ class LoadedCoupon:
     seat_max: int
 
 
+class Noted(NamedTuple):
+    """What the ledger says of a guess.
+
+    `counted`: it is one of the GUESSES_MAX within the window; if not, it is one too many. `limited_s`: for so many seconds the
+    customer is limited from now on, 0 for not at all. `reached`: this very guess has made it so.
+    """
+
+    counted: bool
+    limited_s: float
+    reached: bool
+
+
 # --- The flow's answers ------------------------------------------------------------------------------------------
 
 
@@ -266,6 +289,8 @@ class Ending(Enum):
     """The order's redemption belongs to another customer."""
     REFUSED = "refused"
     """The ledger has confirmed that there is no use to be had."""
+    LIMITED = "limited"
+    """The customer has named too many unknown codes, and the order has no redemption: the coupon was not even looked for."""
     UNAVAILABLE = "unavailable"
     """A store failed: nothing was redeemed, and nothing stays claimed."""
     OUTCOME_UNKNOWN = "outcome_unknown"
@@ -273,8 +298,9 @@ class Ending(Enum):
 
 
 class Redeemed(NamedTuple):
-    """The answer to an Order: a redemption for CREATED and REPLAYED, a refusal for REFUSED."""
+    """The answer to an Order: a redemption for CREATED and REPLAYED, a refusal for REFUSED, whole seconds for LIMITED."""
 
     ending: Ending
     redemption: Redemption | None = None
     refusal: Refusal | None = None
+    retry_after_s: int = 0

@@ -7,6 +7,7 @@ and the flow hears only how that ended.
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -16,7 +17,8 @@ from service.batcher import Asker, Batcher
 from service.claims import Claims
 from service.config import Settings
 from service.errors import CounterUnavailable, LedgerUnavailable, UsherError
-from service.flights import UNAVAILABLE, Flights, existing
+from service.flights import ANSWER_SHARE, RECORD_SHARE, UNAVAILABLE, Flights, existing
+from service.guesses import Guesses
 from service.ledger import Ledger
 from service.loads import Loads
 from service.model import (
@@ -38,10 +40,6 @@ from service.model import (
     Wish,
 )
 
-RECORD_SHARE = 0.8
-"""Of the request's deadline: from then on nothing is claimed or recorded any more; the rest is for finding out what landed."""
-ANSWER_SHARE = 0.95
-"""Of the request's deadline: the answer is given now, known or not; the rest is for the way back."""
 LOOK_UPS_AT_ONCE = 2
 """Two statements side by side keep both the ledger and this process busy; more would make the batches smaller."""
 COLLISIONS_BEFORE_LEDGER = 2
@@ -65,7 +63,7 @@ log = structlog.get_logger(__name__)
 class Redeemer:
     """Redeems orders. Store trouble and refusals are answers; only a full queue is an error."""
 
-    def __init__(self, claims: Claims, loads: Loads, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, claims: Claims, loads: Loads, ledger: Ledger, settings: Settings, *, guesses: Guesses) -> None:
         self._claims = claims
         self._loads = loads
         self._ledger = ledger
@@ -73,6 +71,7 @@ class Redeemer:
         self._answer_s = settings.request_deadline_ms / 1000 * ANSWER_SHARE
         queue_max = settings.queue_max_requests
         self._flights = Flights(queue_max)
+        self._guarded = partial(guesses.redeem, self._redeem)
         self._claim_queue = Batcher[Attempt](
             self._claim, fail, at_once=1, batch_max=settings.claim_batch_max_requests, queue_max=queue_max
         )
@@ -101,7 +100,7 @@ class Redeemer:
         """
         if arrived_at is None:
             arrived_at = asyncio.get_running_loop().time()
-        return await self._flights.board(order, arrived_at, self._redeem)
+        return await self._flights.board(order, arrived_at, self._guarded)
 
     async def coupon_changed(self, code: str) -> None:
         """Make the counter follow a change that the ledger has committed.

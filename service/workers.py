@@ -7,6 +7,7 @@ are bound and never listen: they keep the port when no worker is there, and let 
 
 import errno
 import os
+import resource
 import signal
 import socket
 import sys
@@ -97,6 +98,19 @@ def close(sockets: Iterable[socket.socket]) -> None:
     """Closes all of them."""
     for one in sockets:
         one.close()
+
+
+def allow_files(wanted: int) -> int:
+    """Raises this process' limit of open files to `wanted` where it is lower and as far as it may be; returns the limit.
+
+    Children inherit it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= allowed:
+        return wanted if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed
 
 
 def in_child(work: Callable[[], int]) -> int:

@@ -50,7 +50,7 @@ def _migrated(mariadb_server: MariaDB) -> None:
     # Not `asyncio.run`: it would leave this thread without the event loop that other fixtures have put there.
     loop = asyncio.new_event_loop()
     try:
-        loop.run_until_complete(migrations.run(SecretStr(mariadb_server.url)))
+        loop.run_until_complete(migrations.run(SecretStr(mariadb_server.migration_url)))
     finally:
         loop.close()
 
@@ -64,35 +64,67 @@ def admin(mariadb_server: MariaDB) -> Iterator[Admin]:
 
 @pytest.fixture
 def redis_url(redis_server: Redis) -> str:
-    """The URL of an empty Redis."""
+    """The URL of an empty Redis, for the service's account."""
     flush(redis_server)
     return redis_server.url
 
 
 @pytest.fixture
+def operator_url(redis_server: Redis, redis_url: str) -> str:
+    """The URL of the same Redis for the account that may do everything."""
+    assert redis_url == redis_server.url
+    return redis_server.operator_url
+
+
+@pytest.fixture
 def database_url(mariadb_server: MariaDB, _migrated: None) -> str:
-    """The URL of a ledger with the current schema and nothing in it."""
+    """The URL of a ledger with the current schema and nothing in it, for the service's account."""
     empty(mariadb_server)
     return mariadb_server.url
 
 
 @pytest.fixture
-def bare_database_url(mariadb_server: MariaDB) -> Iterator[str]:
-    """The URL of a database without any table, gone after the test."""
-    name = "usher_bare"
-    with Admin(mariadb_server) as admin:
-        admin.run(f"CREATE OR REPLACE DATABASE {name} CHARACTER SET utf8mb4")
-        admin.run(f"GRANT ALL PRIVILEGES ON {name}.* TO '{mariadb_server.user}'@'127.0.0.1'")
-        try:
-            yield mariadb_server.url.removesuffix(mariadb_server.database) + name
-        finally:
-            admin.run(f"DROP DATABASE {name}")
+def migration_url(mariadb_server: MariaDB, database_url: str) -> str:
+    """The URL of the same ledger for the account that may change the schema."""
+    assert database_url == mariadb_server.url
+    return mariadb_server.migration_url
 
 
 @pytest.fixture
-def settings(database_url: str, redis_url: str) -> Settings:
+def _bare(mariadb_server: MariaDB) -> Iterator[None]:
+    """The database `usher_bare` without any table, with the same rights as in Usher's; gone after the test."""
+    with Admin(mariadb_server) as admin:
+        admin.run("CREATE OR REPLACE DATABASE usher_bare CHARACTER SET utf8mb4")
+        for user in (mariadb_server.user, mariadb_server.migration_user):
+            for grant in admin.column(f"SHOW GRANTS FOR '{user}'@'127.0.0.1'"):
+                if "`usher`.*" in grant:
+                    admin.run(grant.replace("`usher`.*", "`usher_bare`.*"))
+        try:
+            yield
+        finally:
+            admin.run("DROP DATABASE usher_bare")
+
+
+@pytest.fixture
+def bare_database_url(mariadb_server: MariaDB, _bare: None) -> str:
+    """The URL of a database without any table, for the service's account."""
+    return mariadb_server.url.removesuffix(mariadb_server.database) + "usher_bare"
+
+
+@pytest.fixture
+def bare_migration_url(mariadb_server: MariaDB, _bare: None) -> str:
+    """The URL of a database without any table, for the account that may change the schema."""
+    return mariadb_server.migration_url.removesuffix(mariadb_server.database) + "usher_bare"
+
+
+@pytest.fixture
+def settings(database_url: str, migration_url: str, redis_url: str) -> Settings:
     """Usher's settings for these stores, all else as by default."""
-    return Settings(database_url=SecretStr(database_url), redis_url=SecretStr(redis_url))
+    return Settings(
+        database_url=SecretStr(database_url),
+        migration_database_url=SecretStr(migration_url),
+        redis_url=SecretStr(redis_url),
+    )
 
 
 @pytest.fixture

@@ -61,6 +61,10 @@ class Admin:
         rows = self.run(statement, *values)
         return next(iter(rows[0].values())) if rows else None
 
+    def column(self, statement: str, *values: object) -> list[Any]:
+        """The first column of every row."""
+        return [next(iter(row.values())) for row in self.run(statement, *values)]
+
     def status(self, name: str) -> int:
         """A counter of `SHOW GLOBAL STATUS`."""
         return int(self.run("SHOW GLOBAL STATUS WHERE Variable_name = %s", name)[0]["Value"])
@@ -89,6 +93,6 @@ def empty(server: MariaDB) -> None:
 
 def flush(server: Redis) -> None:
     """Empties Redis, scripts included."""
-    with redis.Redis.from_url(server.url) as client:
+    with redis.Redis.from_url(server.operator_url) as client:
         client.flushall()
         client.script_flush()

@@ -51,20 +51,31 @@ class Finished:
         return json.loads(self.output)
 
 
-def environment(*, database_url: str = "", redis_url: str = "", settings: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(
+    *, database_url: str = "", migration_url: str = "", redis_url: str = "", settings: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The variables that an Usher for these stores is started with, in addition to this process' own."""
-    urls = {"USHER_DATABASE_URL": database_url, "USHER_REDIS_URL": redis_url}
+    urls = {
+        "USHER_DATABASE_URL": database_url,
+        "USHER_MIGRATION_DATABASE_URL": migration_url,
+        "USHER_REDIS_URL": redis_url,
+    }
     return {**{name: url for name, url in urls.items() if url}, **(settings or {})}
 
 
 def run_usher(
-    *arguments: str, database_url: str = "", redis_url: str = "", settings: Mapping[str, str] | None = None
+    *arguments: str,
+    database_url: str = "",
+    migration_url: str = "",
+    redis_url: str = "",
+    settings: Mapping[str, str] | None = None,
 ) -> Finished:
     """Runs an `usher` command to its end; `settings` are further variables of its environment."""
+    variables = environment(database_url=database_url, migration_url=migration_url, redis_url=redis_url, settings=settings)
     done = subprocess.run(
         [sys.executable, "-m", "service.cli", *arguments],
         cwd=PROJECT,
-        env={**os.environ, **environment(database_url=database_url, redis_url=redis_url, settings=settings)},
+        env={**os.environ, **variables},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=COMMAND_TIMEOUT_S,

@@ -3,6 +3,9 @@
 Keys that were used are kept, and all of them are read anew together every REFRESH_INTERVAL_S: a revoked key is refused
 within two seconds in every process. Unknown keys that arrive together are looked up by one statement and remembered for a
 moment. While the ledger is away, keys that it confirmed within CONFIRMED_MAX_S stay good.
+
+A key is only ever looked for by its SHA-256 digest, here and in the ledger, so no secret is compared and no time tells how
+much of a key was right: see `service.ledger.keys`. Unknown, revoked and expired keys get the same answer.
 """
 
 import asyncio
@@ -10,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import structlog
@@ -37,7 +40,7 @@ WAITING_MAX: Final = 20_000
 LOOK_UP_MAX: Final = 500
 """Digests in one statement."""
 TOUCH_INTERVAL_S: Final = 60.0
-"""`last_used_at` is for people; it need not be exact."""
+"""`last_used_at` is for people, who decide by it whether a key can be revoked; a process that stops notes it as well."""
 
 REDEEM: Final = frozenset({Scope.REDEEM, Scope.ADMIN})
 READ: Final = frozenset({Scope.READ, Scope.ADMIN})
@@ -84,7 +87,8 @@ class Authenticator:
         self._to_look_up: list[bytes] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._wanted = asyncio.Event()
-        self._touched_at = 0.0
+        self._uses: dict[int, float] = {}
+        self._touched_at = float("-inf")
         self._outage = False
 
     def start(self) -> None:
@@ -92,10 +96,14 @@ class Authenticator:
         self._tasks = [asyncio.create_task(self._look_up_always()), asyncio.create_task(self._refresh_always())]
 
     async def stop(self) -> None:
-        """Ends both; whoever still waits for a look-up is told that the ledger is unavailable."""
+        """Ends both, and notes the last uses; whoever still waits for a look-up is told that the ledger is unavailable."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        at = asyncio.get_running_loop().time()
+        self._gather_uses(at)
+        if self._uses:
+            await self._touch(at)
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(LedgerUnavailable())
@@ -110,13 +118,11 @@ class Authenticator:
         text = _key_text(header)
         digest = hashlib.sha256(text.encode()).digest()
         known = self._known.get(digest)
-        if known is None:
-            key = await self._look_up(digest)
-        else:
-            known.used = True
-            key = known.key
+        key = known.key if known is not None else await self._look_up(digest)
         if key is None or (key.expires_at is not None and key.expires_at <= self._now()):
             raise _unauthorized()
+        if known is not None:
+            known.used = True
         if key.scopes.isdisjoint(allowed):
             raise Problem(Code.FORBIDDEN)
         return key
@@ -177,7 +183,7 @@ class Authenticator:
         """As known, with what the ledger has just said, or as unknown for a moment."""
         at = asyncio.get_running_loop().time()
         if key is None or not self._in_force(key):
-            self._known.pop(digest, None)
+            self._forget(digest, at)
             if len(self._unknown) >= UNKNOWN_MAX:
                 del self._unknown[next(iter(self._unknown))]
             self._unknown[digest] = at + UNKNOWN_S
@@ -188,8 +194,14 @@ class Authenticator:
             known.key, known.confirmed_at = key, at
             return
         if len(self._known) >= KNOWN_MAX:
-            del self._known[min(self._known, key=lambda one: self._known[one].used_at)]
+            self._forget(min(self._known, key=lambda one: self._known[one].used_at), at)
         self._known[digest] = Known(key, confirmed_at=at, used_at=at)
+
+    def _forget(self, digest: bytes, at: float) -> None:
+        """The key, but not that it was used."""
+        known = self._known.pop(digest, None)
+        if known is not None and known.used:
+            self._uses[known.key.id] = at
 
     def _in_force(self, key: ApiKey) -> bool:
         return key.revoked_at is None and (key.expires_at is None or key.expires_at > self._now())
@@ -209,10 +221,8 @@ class Authenticator:
         at = asyncio.get_running_loop().time()
         self._forget_aged(at)
         digests = list(self._known)
-        if not digests:
-            return
         try:
-            keys = await self._find(digests)
+            keys = await self._find(digests) if digests else {}
         except UsherError as error:
             if not self._outage:
                 log.warning("keys not refreshed until the ledger is back", error=str(error))
@@ -222,28 +232,35 @@ class Authenticator:
         self._outage = False
         for digest in digests:
             self._remember(digest, keys.get(digest))
-        await self._touch(at)
+        if self._uses and at - self._touched_at >= TOUCH_INTERVAL_S:
+            self._touched_at = at
+            await self._touch(at)
 
     def _forget_aged(self, at: float) -> None:
         self._unknown = {digest: until for digest, until in self._unknown.items() if until > at}
+        self._gather_uses(at)
+        self._known = {digest: known for digest, known in self._known.items() if at - known.used_at < IDLE_MAX_S}
+
+    def _gather_uses(self, at: float) -> None:
+        """Notes here which keys were used since the last time; for the ledger, they wait until `_touch`."""
         for known in self._known.values():
             if known.used:
                 known.used_at, known.used = at, False
-        self._known = {digest: known for digest, known in self._known.items() if at - known.used_at < IDLE_MAX_S}
+                self._uses[known.key.id] = at
 
     async def _touch(self, at: float) -> None:
-        """Notes which keys were used since the last time; a note that is lost is lost."""
-        if at - self._touched_at < TOUCH_INTERVAL_S:
-            return
-        used = {known.key.id: self._now() for known in self._known.values() if known.used_at > self._touched_at}
-        self._touched_at = at
-        if not used:
-            return
+        """Notes the uses in the ledger, each with its own time; if that fails, the next time."""
+        now = self._now()
+        uses = dict(self._uses)
         try:
             async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
-                await self._keys.touch(used, at + LOOK_UP_TIMEOUT_S)
+                await self._keys.touch(
+                    {key_id: now - timedelta(seconds=at - used_at) for key_id, used_at in uses.items()}, at + LOOK_UP_TIMEOUT_S
+                )
         except (UsherError, TimeoutError) as error:
             log.warning("use of keys was not noted", error=str(error))
+            return
+        self._uses = {key_id: used_at for key_id, used_at in self._uses.items() if used_at != uses.get(key_id)}
 
 
 def _key_text(header: str | None) -> str:

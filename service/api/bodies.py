@@ -29,9 +29,21 @@ ASCII only, and the folding too: other alphabets have letters that fold into our
 CODE_AS_SENT: Final = f"{BLANKS}{CODE_PATTERN.replace('A-Z', 'A-Za-z')}{BLANKS}"
 CODE_RULE: Final = "must be 1 to 64 of A-Z, 0-9, _ and -, beginning with a letter or a digit"
 NAME_RULE: Final = f"must be 1 to {NAME_CHARS_MAX} characters, none of them a control character"
+PREFIX_RULE: Final = "must be the beginning of a code: 1 to 64 of A-Z, 0-9, _ and -"
+RULES: Final[Mapping[str, str]] = {
+    "code": CODE_RULE,
+    "customer_id": NAME_RULE,
+    "order_id": NAME_RULE,
+    "max_redemptions": f"must be an integer from 1 to {MAX_REDEMPTIONS_MAX:,}, or null for unlimited",
+    "max_per_customer": f"must be an integer from 1 to {MAX_PER_CUSTOMER_MAX:,}, or null for unlimited",
+    "status": f"must be one of {', '.join(CouponStatus)}",
+    "metadata": "must be an object, or null",
+}
+"""What each field may be. Times have words of their own, which say more."""
 NAME_AS_SENT: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 _code_as_sent = re.compile(CODE_AS_SENT)
+_prefix_as_sent = re.compile(r"[A-Z0-9_-]{1,64}", re.ASCII)
 _name_as_sent = re.compile(NAME_AS_SENT.replace("$", r"\Z"))
 
 
@@ -109,17 +121,15 @@ def pointer(location: tuple[int | str, ...]) -> str:
 
 
 def _explain(fault: ErrorDetails) -> str:
-    """What is wrong, in words that do not repeat a pattern or the value."""
+    """What is allowed, in words that do not repeat a pattern or the value."""
     kind = fault["type"]
     if kind == "extra_forbidden":
         return "unknown field"
     if kind == "missing":
         return "is required"
-    if kind == "string_pattern_mismatch":
-        return CODE_RULE if fault["loc"][-1] == "code" else NAME_RULE
     if kind == "value_error":
         return str(fault["ctx"]["error"])
-    return fault["msg"]
+    return RULES[str(fault["loc"][0])]
 
 
 def parse_code(text: str, where: str) -> str:
@@ -127,6 +137,22 @@ def parse_code(text: str, where: str) -> str:
     if not _code_as_sent.fullmatch(text):
         raise invalid(where, CODE_RULE)
     return _folded(text)
+
+
+def parse_prefix(text: str, where: str) -> str:
+    """The beginning of codes from a query, folded."""
+    folded = text.strip().upper() if text.isascii() else ""
+    if not _prefix_as_sent.fullmatch(folded):
+        raise invalid(where, PREFIX_RULE)
+    return folded
+
+
+def parse_status(text: str, where: str) -> CouponStatus:
+    """A coupon's status from a query."""
+    try:
+        return CouponStatus(text)
+    except ValueError:
+        raise invalid(where, RULES["status"]) from None
 
 
 def parse_name(text: str, where: str) -> str:

@@ -7,17 +7,16 @@ from aiohttp import hdrs, web
 
 from service.api.answers import answer, coupon_view, etag
 from service.api.authentication import ADMIN, READ
-from service.api.bodies import CouponBody, CouponChangeBody, parse, parse_code
+from service.api.bodies import CouponBody, CouponChangeBody, parse, parse_code, parse_prefix, parse_status
 from service.api.pages import PAGING, Tokens, page, page_size, query_of
 from service.api.parts import AUTHENTICATOR, LEDGER, REDEEMER
 from service.api.problems import Code, Problem, invalid
 from service.api.requests import deadline_of, read_object
 from service.errors import LedgerReplyLost, LimitLowered, WindowEmpty
-from service.model import Coupon, CouponStatus
+from service.model import Coupon
 
 PATH: Final = "/v1/coupons"
 QUERY: Final = frozenset({"status", "prefix"}) | PAGING
-PREFIX: Final = re.compile(r"[A-Z0-9_-]{1,64}", re.ASCII)
 ETAGS: Final = re.compile(r'\s*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*"\s*(?:,\s*|$))+', re.ASCII)
 STRONG_ETAG: Final = re.compile(r'(W/)?"([^"]*)"')
 VERSION_MAX_DIGITS: Final = 10
@@ -125,8 +124,8 @@ async def find(request: web.Request) -> web.Response:
     app = request.app
     await app[AUTHENTICATOR].authorize(request.headers.get(hdrs.AUTHORIZATION), READ)
     query = query_of(request, QUERY)
-    status = _status(query["status"]) if "status" in query else None
-    prefix = _prefix(query["prefix"]) if "prefix" in query else ""
+    status = parse_status(query["status"], "?status") if "status" in query else None
+    prefix = parse_prefix(query["prefix"], "?prefix") if "prefix" in query else ""
     size = page_size(query)
     tokens = Tokens("coupons", {"status": status, "prefix": prefix})
     position = tokens.read(query)
@@ -140,20 +139,6 @@ async def find(request: web.Request) -> web.Response:
     shown = found[:size]
     token = tokens.make(shown[-1].code.encode()) if len(found) > size else None
     return answer(page([coupon_view(coupon) for coupon in shown], token))
-
-
-def _status(text: str) -> CouponStatus:
-    try:
-        return CouponStatus(text)
-    except ValueError:
-        raise invalid("?status", "must be one of " + ", ".join(CouponStatus)) from None
-
-
-def _prefix(text: str) -> str:
-    folded = text.strip().upper() if text.isascii() else ""
-    if not PREFIX.fullmatch(folded):
-        raise invalid("?prefix", "must be the beginning of a code: 1 to 64 of A-Z, 0-9, _ and -")
-    return folded
 
 
 ROUTES: Final = (

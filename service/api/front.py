@@ -14,9 +14,11 @@ import structlog
 from aiohttp import hdrs, web
 
 from service.api import redemptions
+from service.api.clients import Clients
+from service.api.failures import Failures
 from service.api.parts import AUTHENTICATOR, PROBLEMS, READINESS, REDEEMER
 from service.api.problems import Code, Problem, of_error
-from service.api.requests import BODY_MAX_BYTES
+from service.api.requests import BODY_MAX_BYTES, SlowBody
 from service.errors import UsherError
 
 REQUEST_ID: Final = "X-Request-Id"
@@ -32,12 +34,14 @@ log = structlog.get_logger(__name__)
 class Front:
     """Answers every request of one application, whose resources are there. `inner`: the application's own way to answer."""
 
-    def __init__(self, app: web.Application, inner: Handler) -> None:
+    def __init__(self, app: web.Application, inner: Handler, clients: Clients) -> None:
         self._inner = inner
+        self._clients = clients
         self._problems = app[PROBLEMS]
         self._readiness = app[READINESS]
         self._authenticator = app[AUTHENTICATOR]
         self._redeemer = app[REDEEMER]
+        self._failures = Failures()
         self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
 
@@ -53,6 +57,10 @@ class Front:
             else:
                 response = await self._inner(request)
         except Problem as problem:
+            if isinstance(problem, SlowBody):
+                self._clients.slow_body()
+            if problem.failed is not None:
+                self._failures.note(problem.code, request_id, problem.failed)
             response = self._problems.answer(problem, request_id)
         except Exception as error:  # noqa: BLE001  (it is logged, and no answer may be a stack trace)
             response = self._problems.answer(_problem_of(error, request_id), request_id)
@@ -75,6 +83,22 @@ class Front:
         request_id = self.request_id(None)
         log.error("request failed", request_id=request_id, exc_info=error)
         return self._unreadable(Problem(Code.INTERNAL, close=True), request_id)
+
+    def late_head(self) -> bytes:
+        """The whole answer to a head that did not arrive in time. The contract has no 408."""
+        return self._whole(Problem(Code.INVALID_REQUEST, "The request's head did not arrive in time.", close=True))
+
+    def refused(self) -> bytes:
+        """The whole answer to a connection too many, whatever it is going to ask."""
+        return self._whole(Problem(Code.OVERLOADED, "Too many connections are open; nothing was redeemed.", close=True))
+
+    def _whole(self, problem: Problem) -> bytes:
+        """An answer as it goes over the wire, for where there is no request that could be answered."""
+        response = self._unreadable(problem, self.request_id(None))
+        assert isinstance(response.body, bytes)
+        headers = {**response.headers, hdrs.CONTENT_LENGTH: str(len(response.body)), hdrs.CONNECTION: "close"}
+        lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + response.body
 
     def _unreadable(self, problem: Problem, request_id: str) -> web.Response:
         response = self._problems.answer(problem, request_id)

@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 
 from service import errors
-from service.model import Refusal
+from service.model import Order, Refusal
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 1
@@ -42,6 +42,7 @@ class Code(StrEnum):
     VERSION_MISMATCH = "version_mismatch"
     LIMIT_KIND_FIXED = "limit_kind_fixed"
     CUSTOMER_LIMIT_LOWERED = "customer_limit_lowered"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
     OVERLOADED = "overloaded"
     UNAVAILABLE = "unavailable"
     BUSY = "busy"
@@ -69,13 +70,14 @@ KINDS: Final[Mapping[Code, tuple[int, str, str]]] = {
     Code.VERSION_MISMATCH: (412, "The coupon was changed", "If-Match does not name the coupon's version; read it anew."),
     Code.LIMIT_KIND_FIXED: (422, "The kind of limit is fixed", "Whether a coupon is limited is fixed at its creation."),
     Code.CUSTOMER_LIMIT_LOWERED: (422, "Limit cannot be lowered", "max_per_customer can be raised, not lowered."),
-    Code.OVERLOADED: (503, "Overloaded", "Too many requests are under way; nothing was redeemed. Try again."),
-    Code.UNAVAILABLE: (503, "Unavailable", "A store cannot be reached; nothing was redeemed. Try again."),
-    Code.BUSY: (503, "Busy", "The coupon is being changed; nothing was redeemed. Try again."),
+    Code.TOO_MANY_ATTEMPTS: (429, "Too many attempts", "The customer has named too many unknown codes; see Retry-After."),
+    Code.OVERLOADED: (503, "Overloaded", "Too many requests are under way; this one has changed nothing. Try again."),
+    Code.UNAVAILABLE: (503, "Unavailable", "A store cannot be reached; this request has changed nothing. Try again."),
+    Code.BUSY: (503, "Busy", "The coupon is being changed; this request has changed nothing. Try again."),
     Code.OUTCOME_UNKNOWN: (
         503,
         "The outcome is unknown",
-        "The redemption exists already or never will: ask again with the same order, or cancel by order.",
+        "The redemption exists already or never will: send the same order again.",
     ),
     Code.INTERNAL: (500, "Internal error", "A defect of the service; the request id leads to it in the log."),
 }
@@ -117,14 +119,16 @@ class Problem(Exception):
         faults: Iterable[Fault] = (),
         headers: Mapping[str, str] | None = None,
         close: bool = False,
+        failed: Order | None = None,
     ) -> None:
-        """`detail` replaces the code's own; `close` ends the connection after the answer."""
+        """`detail` replaces the code's own; `close` ends the connection after the answer; `failed`: see `Failures`."""
         super().__init__(code)
         self.code = code
         self.detail = detail
         self.faults = tuple(faults)
         self.headers = headers
         self.close = close
+        self.failed = failed
 
 
 def invalid(pointer: str, detail: str) -> Problem:

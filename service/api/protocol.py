@@ -1,30 +1,32 @@
-"""HTTP below the routes: what the parser refuses is answered as a problem too."""
+"""HTTP below the routes: what the parser refuses is answered as a problem too, and slow or too many clients are not kept."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
+from service.api.clients import Clients, Stage
+from service.api.framing import HEAD_LINE_MAX_BYTES, HEADERS_MAX, Framing
 from service.api.front import Front
+from service.api.parts import SETTINGS
 
-HEAD_LINE_MAX_BYTES: Final = 8 * 1024
-"""Request line and each header line. The longest address in use is a list with three names in it, percent-encoded."""
-HEADERS_MAX: Final = 64
 LINGER_S: Final = 1.0
 """After an answer, what is left of a body is read and dropped for so long, so that the client gets to read the answer."""
+BEGIN: Final = Stage.HEAD, 0
 
 
 class Protocol(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_front",)
+    __slots__ = ("_clients", "_framing", "_front", "_wire", "seen", "since")
 
-    def __init__(self, server: web.Server, front: Front, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: web.Server, front: Front, clients: Clients, *, keep_alive_s: float) -> None:
         super().__init__(
             server,
-            loop=loop,
+            loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]  # None turns it off; a proxy in front keeps one.
+            keepalive_timeout=keep_alive_s,
             max_line_size=HEAD_LINE_MAX_BYTES,
             max_field_size=HEAD_LINE_MAX_BYTES,
             max_headers=HEADERS_MAX,
@@ -32,6 +34,50 @@ class Protocol(web.RequestHandler):
             auto_decompress=False,
         )
         self._front = front
+        self._clients = clients
+        self._framing = Framing(self._parser, self._messages)
+        self._parser = self._framing  # type: ignore[assignment]  # All that is used of a parser.
+        # The library forgets a transport that it has closed, though it may never be rid of what it has to send.
+        self._wire: asyncio.Transport | None = None
+        self.seen = BEGIN
+        self.since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As the library's."""
+        super().connection_made(transport)
+        self._wire = self.transport
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """As the library's."""
+        self._clients.discard(self)
+        self._wire = None
+        super().connection_lost(exc)
+
+    def stage(self) -> tuple[Stage, int]:
+        """What it is doing, and how many of its requests have been taken up."""
+        taken_up = self._request_count - len(self._messages)
+        if self._wire is not None and self._wire.get_write_buffer_size():
+            return Stage.SENDING, taken_up
+        if self._waiter is None and self._request_count:
+            return Stage.BUSY, taken_up
+        if not self._request_count or self._framing.head_bytes:
+            return Stage.HEAD, taken_up
+        return Stage.IDLE, taken_up
+
+    def cut(self, *, silently: bool) -> None:
+        """Ends it. A head that has begun is answered, so that whoever sends it learns why."""
+        if self._wire is None:
+            # It never came to be a connection.
+            self._clients.discard(self)
+            return
+        if not silently and self._framing.head_bytes and not self._wire.is_closing():
+            self._wire.write(self._front.late_head())
+        self.force_close()
+
+    def abort(self) -> None:
+        """Ends it at once, whatever has not been sent."""
+        if self._wire is not None:
+            self._wire.abort()
 
     def handle_error(
         self,
@@ -43,14 +89,38 @@ class Protocol(web.RequestHandler):
         """The answer to what never reached a handler; ends the connection."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has been begun already")
+        # The library takes what it cannot read for 1.0, whose answers do not say that the connection ends.
+        request._version = HttpVersion11  # noqa: SLF001
         if status == web.HTTPBadRequest.status_code:
             return self._front.malformed((message or "").strip().partition("\n")[0].rstrip(":"))
         return self._front.failed(exc)
 
 
-def connections(app: web.Application, server: web.Server) -> Callable[[], Protocol]:
+class Refused(asyncio.Protocol):
+    """A connection too many: told so before it asks, since reading its request would be keeping it."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Answers and closes."""
+        # uvloop's transports are like asyncio's, and not of their kind.
+        wire = cast("asyncio.Transport", transport)
+        wire.write(self._answer)
+        wire.close()
+
+
+def connections(app: web.Application, server: web.Server, clients: Clients) -> Callable[[], asyncio.Protocol]:
     """Makes the protocol of each new connection of the running loop. `server`: the started application's."""
-    loop = asyncio.get_running_loop()
-    front = Front(app, server.request_handler)
+    front = Front(app, server.request_handler, clients)
     server.request_handler = front.handle  # type: ignore[assignment]  # The application makes Requests of them all.
-    return lambda: Protocol(server, front, loop)
+    keep_alive_s = app[SETTINGS].keep_alive_s
+
+    def connection() -> asyncio.Protocol:
+        if not clients.has_room():
+            return Refused(front.refused())
+        made = Protocol(server, front, clients, keep_alive_s=keep_alive_s)
+        clients.add(made)
+        return made
+
+    return connection

@@ -6,12 +6,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
+import structlog
+
 from service.errors import SchemaNotCurrent, UsherError
 
 PROBE_TIMEOUT_S: Final = 0.5
 """A store that hangs counts as away; the answer is to be there within a second."""
 PROBE_AGE_MAX_S: Final = 0.2
 """Anybody may ask, so the stores are not asked each time."""
+
+
+LEDGER_TURNS: Final = ("the ledger is away", "the ledger is back")
+REDIS_TURNS: Final = ("Redis is away", "Redis is back")
+"""What is logged when a probe finds a store other than the one before did."""
+
+log = structlog.get_logger(__name__)
 
 
 class Store(StrEnum):
@@ -69,6 +78,7 @@ class Readiness:
         self._counters = counters
         self._probe: asyncio.Task[tuple[Store, Store]] | None = None
         self._probed_at = 0.0
+        self._found: tuple[Store, Store] | None = None
         self.draining = False
         self.under_way = 0
 
@@ -90,9 +100,23 @@ class Readiness:
         return await asyncio.shield(self._probe)
 
     async def _ask_both(self) -> tuple[Store, Store]:
+        before = self._found
         ledger, redis = await asyncio.gather(_ask(self._ledger.check_schema), _ask(self._counters.ping))
+        self._found = ledger, redis
+        if before is not None:
+            _tell(LEDGER_TURNS, before[0], ledger)
+            _tell(REDIS_TURNS, before[1], redis)
         self._probed_at = asyncio.get_running_loop().time()
         return ledger, redis
+
+
+def _tell(turns: tuple[str, str], before: Store, now: Store) -> None:
+    """One event when a store goes or comes; how it looked to the first probe was told at the start."""
+    away, back = turns
+    if before is Store.UP and now is not Store.UP:
+        log.warning(away, store=now.value)
+    elif before is not Store.UP and now is Store.UP:
+        log.info(back)
 
 
 async def _ask(question: Callable[[], Awaitable[None]]) -> Store:

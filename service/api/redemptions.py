@@ -24,9 +24,11 @@ QUERY: Final = NAMES | {"status"} | PAGING
 
 ENDED_OTHERWISE: Final = {
     Ending.ORDER_MISMATCH: Code.ORDER_MISMATCH,
+    Ending.LIMITED: Code.TOO_MANY_ATTEMPTS,
     Ending.UNAVAILABLE: Code.UNAVAILABLE,
     Ending.OUTCOME_UNKNOWN: Code.OUTCOME_UNKNOWN,
 }
+FAILED: Final = frozenset({Code.UNAVAILABLE, Code.OUTCOME_UNKNOWN})
 
 
 async def redeem(request: web.Request, authenticator: Authenticator, redeemer: Redeems) -> web.Response:
@@ -35,7 +37,7 @@ async def redeem(request: web.Request, authenticator: Authenticator, redeemer: R
     key = await authenticator.authorize(request.headers.get(hdrs.AUTHORIZATION), REDEEM)
     body = parse(RedemptionBody, await read_object(request))
     order = Order(body.code, body.customer_id, body.order_id, key.id)
-    return _answer(await redeemer.redeem(order, arrived_at))
+    return _answer(await redeemer.redeem(order, arrived_at), order)
 
 
 async def redeem_by_route(request: web.Request) -> web.Response:
@@ -44,7 +46,7 @@ async def redeem_by_route(request: web.Request) -> web.Response:
     return await redeem(request, request.app[AUTHENTICATOR], request.app[REDEEMER])
 
 
-def _answer(redeemed: Redeemed) -> web.Response:
+def _answer(redeemed: Redeemed, order: Order) -> web.Response:
     """The closed set of endings as answers; those without a redemption are problems."""
     redemption = redeemed.redemption
     if redeemed.ending is Ending.CREATED:
@@ -57,7 +59,9 @@ def _answer(redeemed: Redeemed) -> web.Response:
     if redeemed.ending is Ending.REFUSED:
         assert redeemed.refusal is not None
         raise Problem(BY_REFUSAL[redeemed.refusal])
-    raise Problem(ENDED_OTHERWISE[redeemed.ending])
+    code = ENDED_OTHERWISE[redeemed.ending]
+    headers = {"Retry-After": str(redeemed.retry_after_s)} if redeemed.ending is Ending.LIMITED else None
+    raise Problem(code, headers=headers, failed=order if code in FAILED else None)
 
 
 async def show(request: web.Request) -> web.Response:

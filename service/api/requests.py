@@ -15,6 +15,13 @@ BODY_TIMEOUT_S: Final = 2.0
 breaks off in the middle of a chunk from one that is still to come."""
 
 
+class SlowBody(Problem):
+    """The body did not arrive in time; ends the connection."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.INVALID_REQUEST, "The body did not arrive in time.", close=True)
+
+
 async def read_object(request: web.Request) -> dict[str, Any]:
     """The JSON object in the body; raises the Problems `unsupported_media_type`, `too_large` and `invalid_request`."""
     if request.headers.get(hdrs.CONTENT_TYPE) != "application/json":
@@ -47,7 +54,7 @@ async def _read_rest(content: StreamReader) -> bytes:
             while len(body) <= BODY_MAX_BYTES and (chunk := await content.readany()):
                 body += chunk
     except TimeoutError:
-        raise Problem(Code.INVALID_REQUEST, "The body did not arrive in time.", close=True) from None
+        raise SlowBody from None
     return body
 
 

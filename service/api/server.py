@@ -16,11 +16,15 @@ from typing import Final, NoReturn
 import structlog
 from aiohttp import web
 
+from service.api.clients import Clients
 from service.api.parts import READINESS, SETTINGS
 from service.api.protocol import connections
 
 BACKLOG: Final = 4096
 """With the usual 128, a thousand clients that connect at once wait for seconds."""
+ACCEPTED_AT_ONCE: Final = 64
+"""What asyncio calls a backlog is also how many it accepts before it does anything else. Those that are refused hold a
+descriptor until then, and there are `FILES_BESIDE_CLIENTS` for them; without any left it would log each attempt."""
 POLL_S: Final = 0.02
 HANDLERS_SHARE: Final = 0.6
 """Of the time to stop, what requests under way may take; the rest is for what they have claimed and left."""
@@ -36,15 +40,19 @@ async def serve(app: web.Application, sockets: Sequence[socket.socket], stop: as
     server = runner.server
     assert server is not None
     loop = asyncio.get_running_loop()
-    connection = connections(app, server)
-    listeners = [await loop.create_server(connection, sock=bound, backlog=BACKLOG) for bound in sockets]
+    clients = Clients(app[SETTINGS], loop)
+    connection = connections(app, server, clients)
+    listeners = [await loop.create_server(connection, sock=bound, backlog=ACCEPTED_AT_ONCE) for bound in sockets]
     for bound in sockets:
+        bound.listen(BACKLOG)
         log.info("listening", address=address_of(bound), pid=os.getpid())
+    clients.start()
     try:
         await stop.wait()
         await _drain(app, listeners)
     finally:
         await _clean_up(app, runner)
+        clients.stop()
 
 
 async def _drain(app: web.Application, listeners: Sequence[asyncio.Server]) -> None:

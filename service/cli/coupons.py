@@ -1,15 +1,19 @@
 """`usher coupon`: create, show, list and update coupons, directly in the ledger; the counter follows."""
 
 import asyncio
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Final
 
+import orjson
 import typer
 
-from service import config, errors
+from service import errors
 from service.api.answers import coupon_view
-from service.api.bodies import CouponBody, CouponChangeBody, parse, parse_code
+from service.api.bodies import RULES, CouponBody, CouponChangeBody, parse, parse_code, parse_prefix, parse_status
 from service.api.decoding import loads_object
-from service.api.problems import Problem
+from service.api.pages import Tokens, page
+from service.api.problems import Problem, invalid
 from service.cli import output
 from service.config import Settings
 from service.counters import Counters
@@ -21,13 +25,29 @@ COLUMNS = ("code", "status", "max_redemptions", "max_per_customer", "starts_at",
 NONE = "none"
 """In place of a value: no limit, no start, no end, no metadata."""
 PAGE_SIZE = 500
+DIGITS_MAX = 20
+"""More are no limit, and a text of thousands is not turned into a number."""
+REFUSALS: Final = {
+    errors.CouponExists: "coupon {code} exists; `usher coupon update {code}` changes it",
+    errors.CouponNotFound: "there is no coupon {code}; `usher coupon list` shows all",
+    errors.VersionMismatch: "coupon {code} was changed meanwhile: it is not of the version that --if-version names. "
+    "`usher coupon show {code}` shows it as it is now",
+    errors.LimitKindFixed: "coupon {code}: whether it has a limit is fixed when it is created",
+    errors.LimitLowered: "coupon {code}: --max-redemptions can be raised, not lowered",
+    errors.CustomerLimitLowered: "coupon {code}: --max-per-customer can be raised, not lowered",
+    errors.WindowEmpty: "coupon {code}: --ends-at must be after --starts-at",
+}
+"""Whoever has typed the code may read it again."""
 
 Code = Annotated[str, typer.Argument(metavar="CODE", help="The coupon's code.")]
 MaxRedemptions = Annotated[str | None, typer.Option(help="How often it may be redeemed in all; none: unlimited.")]
 MaxPerCustomer = Annotated[str | None, typer.Option(help="How often by one customer; none: unlimited.")]
 StartsAt = Annotated[str | None, typer.Option(help="RFC 3339, such as 2026-11-22T10:15:30Z, or none.")]
 EndsAt = Annotated[str | None, typer.Option(help="RFC 3339, or none.")]
-Status = Annotated[CouponStatus | None, typer.Option(help="Whether it can be redeemed.")]
+Status = Annotated[
+    str | None,
+    typer.Option(metavar="|".join(CouponStatus), autocompletion=lambda: [*CouponStatus], help="Whether it can be redeemed."),
+]
 Metadata = Annotated[str | None, typer.Option(help="A JSON object, or none.")]
 
 
@@ -56,8 +76,6 @@ def create(
         body = parse(CouponBody, {"code": code, **members})
     except Problem as problem:
         raise output.refuse_faults(problem) from None
-    if body.starts_at and body.ends_at and body.ends_at <= body.starts_at:
-        raise errors.WindowEmpty
 
     async def work(ledger: Ledger, deadline: float) -> Coupon:
         return await ledger.coupons.create(
@@ -71,7 +89,9 @@ def create(
             deadline=deadline,
         )
 
-    output.show_fields(coupon_view(output.with_ledger(output.settings(), work)), as_json=json)
+    settings = output.settings()
+    with _named(body.code):
+        _show(output.with_ledger(settings, work), as_json=json)
 
 
 @app.command()
@@ -85,7 +105,9 @@ def show(code: Code, *, json: output.Json = False) -> None:
             raise errors.CouponNotFound
         return coupon, await ledger.coupons.usage(coupon, deadline)
 
-    output.show_fields(coupon_view(*output.with_ledger(output.settings(), work)), as_json=json)
+    settings = output.settings()
+    with _named(folded):
+        _show(*output.with_ledger(settings, work), as_json=json)
 
 
 @app.command("list")
@@ -94,28 +116,45 @@ def list_coupons(
     status: Status = None,
     prefix: Annotated[str, typer.Option(help="Only codes that begin with this.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1_000,
+    page_token: Annotated[str | None, typer.Option(help="Go on where another list ended: its next_page_token.")] = None,
     json: output.Json = False,
 ) -> None:
     """List coupons by code."""
+    try:
+        wanted = parse_status(status, "/status") if status else None
+        beginning = parse_prefix(prefix, "/prefix") if prefix else ""
+        # The same filters as those of GET /v1/coupons, so that one's tokens are good for the other.
+        tokens = Tokens("coupons", {"status": wanted, "prefix": beginning})
+        position = tokens.read({"page_token": page_token} if page_token else {})
+    except Problem as problem:
+        raise output.refuse_faults(problem) from None
 
     async def work(ledger: Ledger, deadline: float) -> list[Coupon]:
+        """One more than asked for, where there is one."""
         found: list[Coupon] = []
-        while len(found) < limit:
-            size = min(PAGE_SIZE, limit - len(found))
-            page = await ledger.coupons.find(
-                status=status,
-                prefix=prefix.strip().upper(),
-                after_code=found[-1].code if found else "",
+        while len(found) <= limit:
+            size = min(PAGE_SIZE, limit + 1 - len(found))
+            some = await ledger.coupons.find(
+                status=wanted,
+                prefix=beginning,
+                after_code=found[-1].code if found else (position or b"").decode("ascii"),
                 limit=size,
                 deadline=deadline,
             )
-            found += page
-            if len(page) < size:
+            found += some
+            if len(some) < size:
                 break
         return found
 
-    coupons = output.with_ledger(output.settings(), work)
-    output.show_rows("coupons", [coupon_view(coupon) for coupon in coupons], COLUMNS, as_json=json)
+    found = output.with_ledger(output.settings(), work)
+    views = [coupon_view(coupon) for coupon in found[:limit]]
+    token = tokens.make(views[-1]["code"].encode()) if len(found) > limit else None
+    if json:
+        output.show_json(page(views, token))
+    else:
+        output.show_rows("coupons", views, COLUMNS, as_json=False)
+    if token:
+        output.complain(f"there are more than these {limit:,}: --limit shows more of them, --page-token {token} goes on")
 
 
 @app.command()
@@ -128,9 +167,13 @@ def update(
     ends_at: EndsAt = None,
     status: Status = None,
     metadata: Metadata = None,
+    if_version: Annotated[int | None, typer.Option(min=1, help="Only if the coupon still has this version.")] = None,
     json: output.Json = False,
 ) -> None:
-    """Change what is named; the rest stays as it is."""
+    """Change what is named; the rest stays as it is. `--status paused` stops redemptions, `--status archived` hides the coupon.
+
+    When this has ended with status 0, no redemption is admitted by the old values any more.
+    """
     members = _members(
         max_redemptions=max_redemptions,
         max_per_customer=max_per_customer,
@@ -145,15 +188,16 @@ def update(
     except Problem as problem:
         raise output.refuse_faults(problem) from None
     if not changes:
-        raise errors.ConfigurationError("nothing to change; name at least one of the options")
+        raise errors.ConfigurationError("nothing to change: name what is to change, such as --status paused")
     settings = output.settings()
 
     async def work(ledger: Ledger, deadline: float) -> Coupon:
-        coupon = await ledger.coupons.change(folded, changes, deadline=deadline)
+        coupon = await ledger.coupons.change(folded, changes, if_version=if_version, deadline=deadline)
         await _load_counter(settings, await ledger.coupons.load([folded], deadline))
         return coupon
 
-    output.show_fields(coupon_view(output.with_ledger(settings, work)), as_json=json)
+    with _named(folded):
+        _show(output.with_ledger(settings, work), as_json=json)
 
 
 async def _load_counter(settings: Settings, loaded: dict[str, LoadedCoupon]) -> None:
@@ -163,11 +207,50 @@ async def _load_counter(settings: Settings, loaded: dict[str, LoadedCoupon]) -> 
         await counters.load(list(loaded.values()))
     except errors.CounterUnavailable as error:
         output.complain(
-            f"changed; but the counters (Redis) at {config.address(settings.redis_url)} cannot be reached ({error}), "
-            "so the service finds out by itself"
+            f"the change is in force, since the ledger decides; but {output.explain_redis(settings, error)}. "
+            "So the counter keeps the old values until the service notices, at the first redemption that they mislead."
         )
     finally:
         await asyncio.shield(counters.close())
+
+
+@contextmanager
+def _named(code: str) -> Iterator[None]:
+    """Refusals say which coupon it is."""
+    try:
+        yield
+    except tuple(REFUSALS) as error:
+        raise type(error)(REFUSALS[type(error)].format(code=code)) from error
+
+
+def _show(coupon: Coupon, usage: Usage | None = None, *, as_json: bool) -> None:
+    view = coupon_view(coupon, usage)
+    output.show_fields(view, as_json=as_json, for_people=list(_for_people(view)))
+
+
+def _for_people(view: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """A coupon as a person asks about it."""
+    limit, usage = view["max_redemptions"], view.get("usage")
+    yield "code", view["code"]
+    yield "status", view["status"]
+    if usage:
+        of = f" of {limit:,}" if limit else ""
+        yield "used", f"{usage['confirmed'] + usage['reserved']:,}{of} ({usage['reserved']:,} of them on hold)"
+        yield "remaining", "unlimited" if usage["remaining"] is None else f"{usage['remaining']:,}"
+    else:
+        yield "limit", f"{limit:,}" if limit else "unlimited"
+    per_customer = view["max_per_customer"]
+    yield "per customer", f"{per_customer:,}" if per_customer else "unlimited"
+    yield "starts", _moment(view["starts_at"], "at once")
+    yield "ends", _moment(view["ends_at"], "never")
+    for name, value in view["metadata"].items():
+        yield f"metadata {name}", output.printable(value if isinstance(value, str) else orjson.dumps(value).decode())
+    yield "version", f"{view['version']}, of {_moment(view['updated_at'], '')}"
+    yield "created", _moment(view["created_at"], "")
+
+
+def _moment(time: str | None, without: str) -> str:
+    return f"{output.readable(time)} UTC" if time else without
 
 
 def _code(text: str) -> str:
@@ -198,10 +281,10 @@ def _metadata(text: str) -> dict[str, Any]:
     try:
         return loads_object(text.encode("utf-8", "surrogateescape"))
     except Problem as problem:
-        raise errors.ConfigurationError(f"--metadata: {problem.faults[0].detail}") from None
+        raise errors.ConfigurationError(f"--metadata {problem.faults[0].detail}") from None
 
 
 def _whole_number(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise errors.ConfigurationError(f"--{name.replace('_', '-')}: must be a whole number or {NONE}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= DIGITS_MAX):
+        raise output.refuse_faults(invalid(f"/{name}", RULES[name]))
     return int(text)

@@ -16,6 +16,7 @@ from service.ledger import migrations
 from service.ledger.clock import Clock
 from service.ledger.connections import Address, Connections
 from service.ledger.coupons import Coupons
+from service.ledger.guesses import Guesses
 from service.ledger.keys import Keys
 from service.ledger.redemptions import Redemptions
 from service.ledger.seats import Seats
@@ -36,10 +37,12 @@ class Ledger:
         self._reading = Connections(where, self._clock, size=settings.read_connections)
         self._writing = Connections(where, self._clock, size=settings.record_connections)
         self._checking = Connections(where, self._clock, size=1)
+        self._noting = Connections(where, self._clock, size=1)  # Opened for the first guess.
         self.redemptions = Redemptions(self._reading, self._writing, self._clock)
         self.seats = Seats(self._reading)
         self.coupons = Coupons(self._reading, self._clock)
         self.keys = Keys(self._reading, self._clock)
+        self.guesses = Guesses(self._reading, self._noting)
 
     @classmethod
     async def connect(cls, settings: Settings) -> Self:
@@ -52,7 +55,7 @@ class Ledger:
     async def close(self) -> None:
         """Closes all connections, when the rows that are being recorded have their endings."""
         await self.redemptions.finish()
-        for connections in (self._writing, self._reading, self._checking):
+        for connections in (self._writing, self._reading, self._noting, self._checking):
             await connections.close()
 
     async def ping(self) -> None:

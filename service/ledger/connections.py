@@ -5,6 +5,8 @@ So: connections are owned here, opened when they are needed, and one whose call 
 """
 
 import asyncio
+import re
+import socket
 import struct
 import time
 from collections.abc import AsyncIterator
@@ -19,7 +21,7 @@ from pydantic import SecretStr
 from pymysql.constants import CLIENT, ER, FIELD_TYPE
 from pymysql.converters import decoders
 
-from service.errors import LedgerContended, LedgerRefusedData, LedgerReplyLost, LedgerUnavailable
+from service.errors import LedgerContended, LedgerRefusedAccess, LedgerRefusedData, LedgerReplyLost, LedgerUnavailable
 from service.ledger.clock import Clock
 
 CONNECT_TIMEOUT_S = 2.0
@@ -61,12 +63,18 @@ LACKS_RIGHT = frozenset({1044, 1142, 1143, 1227, 1370})
 ABSENT = frozenset({ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR})
 CANNOT_CONNECT = {
     1040: "it has too many connections",
-    1044: "the user has no rights on this database, or there is none of this name",
+    1044: "the account has no rights on this database, or there is none of this name",
     1045: "user or password is wrong",
     1049: "there is no database of this name",
+    1130: "the server takes no connections from this host",
+    1698: "user or password is wrong",
     2003: "nothing answers there",
+    3159: "the server wants TLS, which Usher does not speak with it",
 }
 """In words of our own: the driver's text may quote what is secret."""
+NOT_LET_IN = frozenset({1044, 1045, 1049, 1130, 1698, 3159})
+RIGHT = re.compile(r"([A-Z][A-Z ,]*) command denied|you need \(at least one of\) the ([A-Z][A-Z ,]*) privilege")
+"""Where the server's text names the right that is lacking."""
 READ_ONLY = frozenset({ER_OPTION_PREVENTS_STATEMENT, ER_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE})
 """The statement was refused. Another server may have become the writer, so the connection is given up as well."""
 REFUSED_DATA = frozenset(
@@ -219,9 +227,9 @@ class Connection:
         if number in REFUSED_DATA or isinstance(error, aiomysql.DataError | aiomysql.IntegrityError):
             raise LedgerRefusedData(f"error {number}") from error
         if number in LACKS_RIGHT:
-            raise LedgerUnavailable(f"the ledger's user may not do this: error {number}") from error
+            raise LedgerRefusedAccess(f"the account lacks {_right(error)} (error {number})") from error
         if number in ABSENT:
-            raise LedgerUnavailable(
+            raise LedgerRefusedAccess(
                 f"it has no tables for this version of Usher: run `usher migrate` (error {number})"
             ) from error
         if isinstance(error, aiomysql.ProgrammingError | aiomysql.NotSupportedError):
@@ -292,7 +300,8 @@ class Connection:
                     program_name="usher",
                 )
         except (aiomysql.Error, TimeoutError, *BROKEN) as error:
-            raise LedgerUnavailable(f"no connection to {where.host}:{where.port}: {_reason(error)}") from error
+            kind = LedgerRefusedAccess if error.args and error.args[0] in NOT_LET_IN else LedgerUnavailable
+            raise kind(f"no connection, {_reason(error)}") from error
         # With it, a row that ON DUPLICATE KEY UPDATE leaves as it is would count as affected: collisions would pass as landed.
         assert not driver.client_flag & CLIENT.FOUND_ROWS, "affected rows must count what changed"
         self._driver = driver
@@ -360,8 +369,18 @@ def connections(url: SecretStr, clock: Clock, *, size: int) -> Connections:
     return Connections(Address.of(url), clock, size=size)
 
 
+def _right(error: aiomysql.Error) -> str:
+    """The right that the server wants, as far as its text says; the rest of the text holds names."""
+    found = RIGHT.search(str(error.args[1])) if len(error.args) > 1 else None
+    return f"the right {found[1] or found[2]}" if found else "a right"
+
+
 def _reason(error: BaseException) -> str:
     """What a driver's error may tell a log: its number, and what that means. Its text can hold values and passwords' users."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error.__cause__, socket.gaierror):
+        return "there is no host of this name"
     number = error.args[0] if error.args else None
     if not isinstance(number, int):
         return type(error).__name__

@@ -2,14 +2,18 @@
 
 Each statement of a migration can be repeated: the server commits a change of the schema by itself, and a runner may be killed
 between two. The schema of a newer version serves an older one, too, so that versions can be replaced one process at a time.
+
+Migrations run beside traffic. A statement that changes a table says how, so that the server refuses it rather than copies the
+table: docs/upgrade.md has the rules, and a test keeps to them.
 """
 
 import asyncio
 import hashlib
 
+import structlog
 from pydantic import SecretStr
 
-from service.errors import LedgerUnavailable, MigrationChanged, SchemaNotCurrent
+from service.errors import LedgerContended, LedgerUnavailable, MigrationChanged, SchemaNotCurrent
 from service.ledger.clock import Clock
 from service.ledger.connections import Address, Connection, Connections
 from service.ledger.sql import Migration, Query, migrations
@@ -20,11 +24,18 @@ APPLIED = Query("migration_applied")
 NOTE = Query("migration_note")
 LOCK = Query("migration_lock")
 UNLOCK = Query("migration_unlock")
+PATIENCE = Query("migration_patience")
 
 RUN_DEADLINE_S = 3600.0
 """A change of a large table takes its time."""
 LOCK_WAIT_S = 600
 """For another runner to finish; then somebody should look."""
+TABLE_WAIT_S = 1
+"""For a table that somebody's long transaction uses. Redemptions wait meanwhile, and have time left afterwards."""
+TABLE_PAUSE_S = 2.0
+"""Before the next attempt: those who waited get through, and others with them."""
+
+log = structlog.get_logger(__name__)
 
 
 async def run(url: SecretStr) -> list[str]:
@@ -50,6 +61,7 @@ async def run(url: SecretStr) -> list[str]:
 
 async def _run(connection: Connection, deadline: float) -> list[str]:
     """With the lock held."""
+    await connection.run(PATIENCE(wait_s=TABLE_WAIT_S), deadline)
     await connection.run(BEGIN(), deadline)
     applied = await _applied(connection, deadline)
     names = []
@@ -58,11 +70,23 @@ async def _run(connection: Connection, deadline: float) -> list[str]:
             _check_unchanged(migration, applied[migration.number])
             continue
         for statement in migration.statements:
-            await connection.run(statement, deadline)
+            await _apply(connection, statement, deadline)
         note = NOTE(version=migration.number, name=migration.name, checksum=migration.checksum)
         await connection.run(note, deadline)
         names.append(f"{migration.number:04d}_{migration.name}")
     return names
+
+
+async def _apply(connection: Connection, statement: str, deadline: float) -> None:
+    """Runs a statement, again and again while others' transactions hold its table; LedgerUnavailable at the deadline."""
+    while True:
+        try:
+            await connection.run(statement, deadline)
+        except LedgerContended:
+            log.warning("migration waits: a long transaction uses the table", again_in_s=TABLE_PAUSE_S)
+            await asyncio.sleep(TABLE_PAUSE_S)
+        else:
+            return
 
 
 async def check(connections: Connections, deadline: float) -> None:

@@ -53,7 +53,7 @@ def stores(mariadb_server: MariaDB, redis_server: Redis, _migrated: None) -> Sto
 def api_key(stores: Stores) -> str:
     """A key that may do everything."""
     name = f"tests-{secrets.token_hex(4)}"
-    made = run_usher("key", "create", "--name", name, "--scope", "admin", database_url=stores.mariadb.url)
+    made = run_usher("key", "create", "--name", name, "--scope", "admin", migration_url=stores.mariadb.migration_url)
     return made.check().output.strip()
 
 
@@ -94,8 +94,8 @@ async def client(usher: Usher, api_key: str) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def redis_client(stores: Stores) -> AsyncIterator["redis.asyncio.Redis"]:
-    """Redis past Usher; replies are bytes."""
-    connected = redis.asyncio.Redis.from_url(stores.redis.url, socket_timeout=30, socket_connect_timeout=30)
+    """Redis past Usher, as its operator; replies are bytes."""
+    connected = redis.asyncio.Redis.from_url(stores.redis.operator_url, socket_timeout=30, socket_connect_timeout=30)
     yield connected
     await connected.aclose()
 

@@ -1,14 +1,21 @@
 """The command line as its user sees it: standard output, standard error, exit status."""
 
 import json
+import os
+import re
 import secrets
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from deploy.ports import free_port
+from deploy.programs import PROJECT
 from tests.acceptance.conftest import StartUsher, Stores
 from tests.driver import Json
 from tests.stores import Admin
@@ -28,7 +35,12 @@ def server(stores: Stores, tmp_path: Path) -> Iterator[Usher]:
 
 
 def usher(stores: Stores, *arguments: str) -> Finished:
-    return run_usher(*arguments, database_url=stores.mariadb.url, redis_url=stores.redis.url)
+    return run_usher(
+        *arguments,
+        database_url=stores.mariadb.url,
+        migration_url=stores.mariadb.migration_url,
+        redis_url=stores.redis.url,
+    )
 
 
 def create_key(stores: Stores, *more: str) -> Finished:
@@ -45,16 +57,16 @@ def one_line(finished: Finished) -> str:
 # --- migrate --------------------------------------------------------------------------------------------------------
 
 
-def test_migrate_by_several_at_once(bare_database_url: str, admin: Admin) -> None:
+def test_migrate_by_several_at_once(bare_migration_url: str, admin: Admin) -> None:
     """Four that start together all succeed, and the schema is made once."""
     with ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(lambda _: run_usher("migrate", database_url=bare_database_url), range(4)))
+        done = list(pool.map(lambda _: run_usher("migrate", migration_url=bare_migration_url), range(4)))
 
     for one in done:
         one.check()
     names = [next(iter(row.values())) for row in admin.run("SHOW TABLES FROM usher_bare")]
     assert {"coupon", "redemption", "api_key", "schema_migration"} <= set(names)
-    run_usher("migrate", database_url=bare_database_url).check()
+    run_usher("migrate", migration_url=bare_migration_url).check()
 
 
 def test_serve_without_a_schema(bare_database_url: str, stores: Stores) -> None:
@@ -140,6 +152,55 @@ def test_json_documents(stores: Stores) -> None:
 # --- serve ----------------------------------------------------------------------------------------------------------
 
 
+def test_version() -> None:
+    assert f"usher {version('usher-coupons')}\n" == run_usher("--version").check().output
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("usher ", {"serve", "migrate", "key", "coupon", "log-hash"}),
+        ("usher co", {"coupon"}),
+        ("usher coupon ", {"create", "show", "list", "update"}),
+        ("usher coupon create A --status ", {"active", "paused", "archived"}),
+        ("usher coupon list --status p", {"paused"}),
+        ("usher coupon update A --if", {"--if-version"}),
+        ("usher key create --name n --scope ", {"redeem", "read", "admin"}),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, typed: str, offered: set[str]) -> None:
+    """What the shell asks for when somebody presses the tabulator."""
+    words = typed.split(" ")
+    variables = {
+        "_USHER_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(words) - 1),
+        "_TYPER_COMPLETE_ARGS": typed,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    answer = run_usher(settings=variables).check().output
+    if shell == "zsh":
+        found = re.findall(r'[(\s]"([\w-]+)"', answer)
+    else:
+        found = [line.partition("\t")[0] for line in answer.splitlines()]
+    assert offered == {*found}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_script_of_completion(shell: str) -> None:
+    script = run_usher(settings={"_USHER_COMPLETE": f"source_{shell}"}).check().output
+    assert f"_USHER_COMPLETE=complete_{shell}" in script
+
+
+def test_completion_can_be_installed(tmp_path: Path) -> None:
+    """For the shell that asks: what it reads at its start leads to the script."""
+    command = f"{sys.executable} -m service.cli --install-completion; exit $?"
+    subprocess.run(["bash", "-c", command], cwd=PROJECT, env={**os.environ, "HOME": str(tmp_path)}, check=True, timeout=60)
+    (script,) = re.findall(r"^source '?([^'\n]+)", (tmp_path / ".bashrc").read_text(), re.MULTILINE)
+    assert "_USHER_COMPLETE=complete_bash" in Path(script).read_text()
+
+
 def test_help(stores: Stores) -> None:
     for arguments in ([], ["serve"], ["migrate"], ["key"], ["key", "create"]):
         done = usher(stores, *arguments, "--help").check()
@@ -189,14 +250,44 @@ def test_bad_variable(stores: Stores, name: str, value: str) -> None:
 
 
 def test_bad_variables_are_told_together(stores: Stores) -> None:
-    """Whoever mends one sees the other one, too."""
+    """Whoever mends one sees the other ones, too; an option is called by its own name."""
     done = run_usher(
         "serve",
+        "--workers",
+        "0",
         database_url=stores.mariadb.url,
-        settings={"USHER_WORKERS": "x", "USHER_LISTEN_PORT": "y"},
+        settings={"USHER_WORKERS": "zero", "USHER_LISTEN_PORT": "y", "USHER_REDIS_URL": "http://:Sekr3t-Passw0rd@h"},
     )
-    assert 0 != done.status
-    assert [] == [name for name in ("USHER_WORKERS", "USHER_LISTEN_PORT") if name not in done.errors]
+    assert (2, "") == (done.status, done.output)
+    assert [
+        "usher: USHER_LISTEN_PORT is 'y'; allowed: 0 to 65,535",
+        (
+            "usher: USHER_REDIS_URL does not begin with redis:// or rediss://; "
+            "allowed: redis://user:password@host:port/number or rediss://…"
+        ),
+        "usher: USHER_WORKERS is 'zero'; allowed: 1 to 256 (processes)",
+        "usher: --workers is '0'; allowed: 1 to 256 (processes)",
+    ] == sorted(done.errors.splitlines(), key=lambda line: line.replace("--", "~"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_start_tells_what_is_hardly_meant(start_usher: StartUsher, workers: int) -> None:
+    """Once, and it serves all the same; Redis away is told as well."""
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    settings = {"USHER_STOP_DEADLINE_MS": "5000", "USHER_LOG_FORMAT": "json"}
+    running = start_usher(redis_url=nowhere, settings=settings, workers=workers)
+    events = [json.loads(line) for line in running.output.splitlines()]
+    told = [(event["event"], event.get("reason") or event.get("error")) for event in events if event["level"] == "warning"]
+    assert [
+        (
+            "doubtful setting",
+            (
+                "USHER_STOP_DEADLINE_MS (5000) is not above USHER_REQUEST_DEADLINE_MS (5000): "
+                "a stop cuts off requests that have time left"
+            ),
+        ),
+        ("Redis is away; degraded until it is there", "nothing answers there"),
+    ] == told
 
 
 def test_unknown_variable(start_usher: StartUsher) -> None:

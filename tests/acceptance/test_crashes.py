@@ -181,7 +181,7 @@ async def test_stop_finishes_what_nobody_waits_for(
 
 
 def highest_claimed(stores: Stores, code: str) -> int:
-    with redis.Redis.from_url(stores.redis.url) as client:
+    with redis.Redis.from_url(stores.redis.operator_url) as client:
         return int(client.hget(f"usher:1:{{{code}}}:counter", "next") or 0)
 
 

@@ -42,7 +42,7 @@ def make_key(stores: Stores) -> MakeKey:
     def make(*scopes: str) -> tuple[str, str]:
         name = f"key-{secrets.token_hex(4)}"
         chosen = [word for scope in scopes for word in ("--scope", scope)]
-        made = run_usher("key", "create", "--name", name, *chosen, database_url=stores.mariadb.url).check()
+        made = run_usher("key", "create", "--name", name, *chosen, migration_url=stores.mariadb.migration_url).check()
         return name, made.output.strip()
 
     return make
@@ -56,7 +56,7 @@ async def nobody(usher: Usher) -> AsyncIterator[Client]:
 
 
 def revoke(stores: Stores, name: str) -> Finished:
-    return run_usher("key", "revoke", name, database_url=stores.mariadb.url).check()
+    return run_usher("key", "revoke", name, migration_url=stores.mariadb.migration_url).check()
 
 
 def check_unauthorized(answer: Answer) -> None:

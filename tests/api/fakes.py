@@ -209,11 +209,11 @@ class Gateways:
 
 
 @contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[Served]:
+async def serving(settings: Settings | None = None) -> AsyncIterator[Served]:
     """Serves until the block ends."""
     bound = socket.create_server(("127.0.0.1", free_port()))
     served = Served(bound.getsockname()[1], asyncio.Event())
-    app = application(Settings())
+    app = application(settings or Settings())
     gateways: Any = Gateways(served.coupons, served.redemptions)
     authenticator = Authenticator(served.keys, lambda: NOW)
     app[LEDGER] = gateways

@@ -4,8 +4,21 @@ from typing import Any
 
 import pytest
 
-from service.api.bodies import Body, CouponBody, CouponChangeBody, RedemptionBody, parse, parse_code, parse_name, pointer
+from service.api.bodies import (
+    RULES,
+    Body,
+    CouponBody,
+    CouponChangeBody,
+    RedemptionBody,
+    parse,
+    parse_code,
+    parse_name,
+    parse_prefix,
+    parse_status,
+    pointer,
+)
 from service.api.problems import Problem
+from service.model import CouponStatus
 
 GOOD = {"code": "GOLD20", "customer_id": "ann", "order_id": "o-1"}
 
@@ -90,6 +103,52 @@ def test_holds_are_not_known_yet() -> None:
 def test_what_is_no_coupon(field: str, value: object) -> None:
     assert [f"/{field}"] == list(faults_of(CouponBody, {"code": "A", field: value}))
     assert [f"/{field}"] == list(faults_of(CouponChangeBody, {field: value}))
+
+
+CODE_RULE = "must be 1 to 64 of A-Z, 0-9, _ and -, beginning with a letter or a digit"
+NAME_RULE = "must be 1 to 128 characters, none of them a control character"
+LIMIT_RULE = "must be an integer from 1 to 2,000,000,000, or null for unlimited"
+CUSTOMER_LIMIT_RULE = "must be an integer from 1 to 1,000, or null for unlimited"
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "values", "detail"),
+    [
+        (RedemptionBody, "code", ["", "A B", 7, None, []], CODE_RULE),
+        (RedemptionBody, "customer_id", ["", "a" * 129, "a\0", 7, None, {}], NAME_RULE),
+        (RedemptionBody, "order_id", ["", "a" * 129, "a\n", True], NAME_RULE),
+        (CouponBody, "max_redemptions", [0, -1, 2_000_000_001, 2**63 - 1, 1.5, "1", True, []], LIMIT_RULE),
+        (CouponChangeBody, "max_per_customer", [0, 1_001, 1.0, "1", False, {}], CUSTOMER_LIMIT_RULE),
+        (CouponBody, "status", ["ACTIVE", "", None, 1, []], "must be one of active, paused, archived"),
+        (CouponChangeBody, "metadata", [[], "x", 1, True], "must be an object, or null"),
+        (
+            CouponBody,
+            "starts_at",
+            ["x", 1, "2026-11-22", []],
+            "must be an RFC 3339 time with an offset, such as 2026-11-22T10:15:30.123456Z",
+        ),
+    ],
+)
+def test_what_is_said_of_a_field(kind: type[Body], field: str, values: list[Any], detail: str) -> None:
+    """What is allowed, in the words of the contract, the same for whatever is wrong."""
+    sent = {RedemptionBody: GOOD, CouponBody: {"code": "A"}}.get(kind, {})
+    assert [{f"/{field}": detail}] * len(values) == [faults_of(kind, sent | {field: value}) for value in values]
+
+
+def test_every_field_has_a_rule() -> None:
+    """All but times, which are read by words of their own."""
+    fields = {name for kind in (RedemptionBody, CouponBody, CouponChangeBody) for name in kind.model_fields}
+    assert fields == {*RULES, "starts_at", "ends_at"}
+
+
+def test_parts_of_queries() -> None:
+    """Folded as codes are; what is no beginning of a code and no status is refused."""
+    assert ("A_-", CouponStatus.PAUSED) == (parse_prefix(" a_- ", "?prefix"), parse_status("paused", "?status"))
+    for prefix in ("", "é", "\u0131", "{", "A" * 65):
+        with pytest.raises(Problem):
+            parse_prefix(prefix, "?prefix")
+    with pytest.raises(Problem):
+        parse_status("PAUSED", "?status")
 
 
 def test_a_change_names_what_was_sent() -> None:

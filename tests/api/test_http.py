@@ -88,6 +88,7 @@ async def test_replayed(served: Served, client: aiohttp.ClientSession) -> None:
         *((Redeemed(Ending.REFUSED, refusal=refusal), (status, refusal.value)) for refusal, status in zip(
             Refusal, (404, 422, 422, 422, 409, 409), strict=True)),
         (Redeemed(Ending.ORDER_MISMATCH), (422, "order_mismatch")),
+        (Redeemed(Ending.LIMITED, retry_after_s=42), (429, "too_many_attempts")),
         (Redeemed(Ending.UNAVAILABLE), (503, "unavailable")),
         (Redeemed(Ending.OUTCOME_UNKNOWN), (503, "outcome_unknown")),
         (errors.Overloaded(), (503, "overloaded")),
@@ -103,7 +104,7 @@ async def test_other_endings(
     status, body, headers = await ask(client, "POST", "/v1/redemptions", json=BODY)
     assert expected == (status, body["code"])
     assert "application/problem+json" == headers["Content-Type"]
-    assert (status == 503) == ("Retry-After" in headers)
+    assert {429: "42", 503: "1"}.get(status) == headers.get("Retry-After")
     assert "secret" not in str(body)
 
 

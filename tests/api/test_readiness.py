@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.api import readiness
 from service.api.readiness import Readiness, Report, Stage, Store
@@ -54,3 +55,34 @@ async def test_many_who_ask_are_one_probe(monkeypatch: pytest.MonkeyPatch) -> No
     await asyncio.sleep(0.06)
     await one.report()
     assert 2 == truth.asked
+
+
+async def test_a_store_that_goes_and_comes_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at the first probe: how it looked then was told at the start. A schema that is none counts as away."""
+    monkeypatch.setattr(readiness, "PROBE_AGE_MAX_S", 0.0)
+    truth, counters = FakeStore(), FakeStore()
+    counters.failure = CounterUnavailable()
+    one = Readiness(truth, counters)
+    told = []
+    for ledger, redis in (
+        (None, CounterUnavailable()),
+        (None, None),
+        (LedgerUnavailable(), None),
+        (SchemaNotCurrent(), None),
+        (None, CounterUnavailable()),
+        (None, CounterUnavailable()),
+        (None, None),
+    ):
+        truth.failure, counters.failure = ledger, redis
+        with capture_logs() as events:
+            await one.report()
+        told.append([(event["event"], event["log_level"]) for event in events])
+    assert [
+        [],
+        [("Redis is back", "info")],
+        [("the ledger is away", "warning")],
+        [],
+        [("the ledger is back", "info"), ("Redis is away", "warning")],
+        [],
+        [("Redis is back", "info")],
+    ] == told

@@ -28,9 +28,9 @@ async def counters(counter_settings: Settings) -> AsyncIterator[Counters]:
 
 
 @pytest.fixture
-async def raw(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    """The same Redis as anybody sees it; answers are text."""
-    client = redis.asyncio.Redis.from_url(redis_url, decode_responses=True)
+async def raw(operator_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    """The same Redis as its operator sees it; answers are text."""
+    client = redis.asyncio.Redis.from_url(operator_url, decode_responses=True)
     yield client
     await client.aclose()
 

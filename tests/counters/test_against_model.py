@@ -110,9 +110,9 @@ async def follow(counters: Counters, steps: list[tuple[str, object]]) -> None:
         assert set(taken) <= set(range(1, LIMIT + 1))
 
 
-def test_against_model(redis_url: str) -> None:
+def test_against_model(redis_url: str, operator_url: str) -> None:
     """Every answer is the one that the model predicts, and no seat is held twice."""
-    with asyncio.Runner() as runner, redis.Redis.from_url(redis_url) as raw:
+    with asyncio.Runner() as runner, redis.Redis.from_url(operator_url) as raw:
         counters = runner.run(Counters.connect(Settings(redis_url=redis_url)))  # type: ignore[arg-type]
 
         @settings(max_examples=150, deadline=None)

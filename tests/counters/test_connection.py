@@ -153,7 +153,7 @@ async def test_out_of_memory(own_redis: Redis) -> None:
     counters = await Counters.connect(settings_for(own_redis.url))
     await counters.load([loaded(5)])
     await claim(counters, wishes("a"))
-    async with redis.asyncio.Redis.from_url(own_redis.url, decode_responses=True) as raw:
+    async with redis.asyncio.Redis.from_url(own_redis.operator_url, decode_responses=True) as raw:
         await raw.config_set("maxmemory-policy", "noeviction")
         await raw.config_set("maxmemory", 1)
 
@@ -175,7 +175,7 @@ async def test_replica(own_redis: Redis, faults: Faults) -> None:
     counters = await Counters.connect(settings_for(proxy.url(own_redis.url)))
     await counters.load([loaded(5)])
     accepted = proxy.accepted
-    async with redis.asyncio.Redis.from_url(own_redis.url) as raw:
+    async with redis.asyncio.Redis.from_url(own_redis.operator_url) as raw:
         await raw.replicaof("127.0.0.1", str(free_port()))
         with pytest.raises(CounterUnavailable):
             await claim(counters, wishes("a"))

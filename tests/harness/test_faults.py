@@ -18,28 +18,28 @@ from tests.waiting import until
 Faults = Callable[[int], Proxy]
 
 
-def client(proxy: Proxy) -> "contextlib.closing[redis.Redis]":
+def client(proxy: Proxy, url: str) -> "contextlib.closing[redis.Redis]":
     """A client of Redis through the proxy that never tries again."""
     return contextlib.closing(
-        redis.Redis(port=proxy.port, retry=Retry(NoBackoff(), 0), socket_timeout=1, decode_responses=True)
+        redis.Redis.from_url(proxy.url(url), retry=Retry(NoBackoff(), 0), socket_timeout=1, decode_responses=True)
     )
 
 
-def test_passes_everything_on(redis_server: Redis, redis_url: str, faults: Faults) -> None:
+def test_passes_everything_on(redis_server: Redis, operator_url: str, faults: Faults) -> None:
     """A value of 300 KB comes back as it went."""
     proxy = faults(redis_server.port)
     value = "x" * 300_000
-    with client(proxy) as through:
+    with client(proxy, operator_url) as through:
         through.set("key", value)
         assert value == through.get("key")
     assert 1 == proxy.accepted
 
 
-def test_lost_reply(redis_server: Redis, redis_url: str, faults: Faults) -> None:
+def test_lost_reply(redis_server: Redis, operator_url: str, faults: Faults) -> None:
     """The request was carried out, the client sees a broken connection, and the next one passes."""
     proxy = faults(redis_server.port)
     lost = proxy.lose_reply(holding(b"incr"), skip=1)
-    with client(proxy) as through:
+    with client(proxy, operator_url) as through:
         assert 1 == through.incr("key")
         with pytest.raises(redis.ConnectionError):
             through.incr("key")
@@ -47,20 +47,20 @@ def test_lost_reply(redis_server: Redis, redis_url: str, faults: Faults) -> None
     assert 1 == lost.hits
 
 
-def test_silently_lost_reply(redis_server: Redis, redis_url: str, faults: Faults) -> None:
+def test_silently_lost_reply(redis_server: Redis, operator_url: str, faults: Faults) -> None:
     """The client waits until its own time-out."""
     proxy = faults(redis_server.port)
     proxy.lose_reply(holding(b"incr"), silent=True)
-    with client(proxy) as through:
+    with client(proxy, operator_url) as through:
         with pytest.raises(redis.TimeoutError):
             through.incr("key")
         assert "1" == through.get("key")
 
 
-def test_refuses_and_accepts(redis_server: Redis, redis_url: str, faults: Faults) -> None:
+def test_refuses_and_accepts(redis_server: Redis, operator_url: str, faults: Faults) -> None:
     """Refusing cuts what is there and lets nobody in; afterwards all is as before."""
     proxy = faults(redis_server.port)
-    with client(proxy) as through:
+    with client(proxy, operator_url) as through:
         through.ping()
         proxy.refuse()
         for _ in range(2):
@@ -70,11 +70,11 @@ def test_refuses_and_accepts(redis_server: Redis, redis_url: str, faults: Faults
         assert through.ping()
 
 
-def test_counts(redis_server: Redis, redis_url: str, faults: Faults) -> None:
+def test_counts(redis_server: Redis, operator_url: str, faults: Faults) -> None:
     """Only what matches is counted, until the rule ends."""
     proxy = faults(redis_server.port)
     counted = proxy.count(holding(b"incr", b"this"))
-    with client(proxy) as through:
+    with client(proxy, operator_url) as through:
         through.incr("this")
         through.incr("that")
         counted.end()

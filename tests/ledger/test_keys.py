@@ -1,9 +1,10 @@
+import hmac
 import re
 from datetime import timedelta
 
 import pytest
 
-from service.errors import KeyExists, LedgerRefusedData
+from service.errors import KeyExists, LedgerRefusedData, UsherError
 from service.ledger import Ledger, keys
 from service.model import ApiKey, Scope
 from tests.faults import Proxy, holding
@@ -57,6 +58,85 @@ async def test_revoke(ledger: Ledger) -> None:
     assert revoked == await ledger.keys.revoke("shop", given.soon())
     assert [revoked] == list((await ledger.keys.find([keys.digest(plain)], given.soon())).values())
     assert await ledger.keys.revoke("none", given.soon()) is None
+
+
+async def test_rotate(ledger: Ledger) -> None:
+    """The new key may do what the old one may; the old one expires after the overlap, never later than it would have."""
+    # Given
+    both = frozenset({Scope.READ, Scope.REDEEM})
+    old, _ = await ledger.keys.create("shop", both, deadline=given.soon())
+    # When
+    second, plain = await ledger.keys.rotate(old, overlap=timedelta(days=7), deadline=given.soon())
+    third, _ = await ledger.keys.rotate(second, overlap=timedelta(hours=1), expires_at=old.created_at, deadline=given.soon())
+    earlier = (await ledger.keys.list(given.soon()))[1]
+    await ledger.keys.rotate(earlier, overlap=timedelta(days=9), deadline=given.soon())
+    # Then
+    assert [("shop-2", both, None), ("shop-3", both, old.created_at)] == [
+        (key.name, key.scopes, key.expires_at) for key in (second, third)
+    ]
+    assert ["shop-2"] == [key.name for key in (await ledger.keys.find([keys.digest(plain)], given.soon())).values()]
+    ends = {key.name: key.expires_at for key in await ledger.keys.list(given.soon())}
+    assert ["shop", "shop-2", "shop-3", "shop-4"] == list(ends)
+    assert timedelta(0) <= (ends["shop"] or old.created_at) - old.created_at - timedelta(days=7) < timedelta(seconds=30)
+    assert earlier.expires_at == ends["shop-2"]
+
+
+async def test_rotation_is_done_whole_or_not_at_all(ledger: Ledger, admin: Admin) -> None:
+    """Where the old key's end cannot be written, there is no new key either."""
+    old, _ = await ledger.keys.create("shop", REDEEM, deadline=given.soon())
+    admin.run("CREATE TRIGGER refuse BEFORE UPDATE ON api_key FOR EACH ROW SIGNAL SQLSTATE '22003'")
+    try:
+        with pytest.raises(UsherError):
+            await ledger.keys.rotate(old, overlap=timedelta(days=7), deadline=given.soon())
+    finally:
+        admin.run("DROP TRIGGER refuse")
+    assert [old] == await ledger.keys.list(given.soon())
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "expected"),
+    [
+        ("shop", {"shop"}, "shop-2"),
+        ("shop", {"shop", "shop-2", "shop-3"}, "shop-4"),
+        ("shop-9", {"shop-9"}, "shop-10"),
+        ("shop-x", {"shop-x"}, "shop-x-2"),
+        ("x" * 64, {"x" * 64}, "x" * 62 + "-2"),
+    ],
+)
+def test_the_next_name(name: str, taken: set[str], expected: str) -> None:
+    assert expected == keys.next_name(name, taken)
+
+
+async def test_expire(ledger: Ledger) -> None:
+    """A key's end can be moved either way; not that of a revoked one."""
+    # Given
+    for name in ("shop", "gone"):
+        await ledger.keys.create(name, REDEEM, deadline=given.soon())
+    gone = await ledger.keys.revoke("gone", given.soon())
+    until = ledger.now() - timedelta(days=1)
+    # When
+    expired = await ledger.keys.expire("shop", until, given.soon())
+    # Then
+    assert until == (expired and expired.expires_at)
+    endless = await ledger.keys.expire("shop", None, given.soon())
+    assert endless is not None
+    assert endless.expires_at is None
+    assert gone == await ledger.keys.expire("gone", until, given.soon())
+    assert await ledger.keys.expire("none", until, given.soon()) is None
+
+
+async def test_another_digest_is_no_key(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the ledger returns is compared with what was asked for, whatever an index believed to be equal."""
+    _, plain = await ledger.keys.create("shop", REDEEM, deadline=given.soon())
+    compared = []
+
+    def refuse(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return False
+
+    monkeypatch.setattr(hmac, "compare_digest", refuse)
+    assert {} == await ledger.keys.find([keys.digest(plain)], given.soon())
+    assert [(keys.digest(plain), keys.digest(plain))] == compared
 
 
 async def test_find_is_one_statement(far: Ledger, proxy: Proxy) -> None:

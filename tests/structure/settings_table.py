@@ -1,36 +1,44 @@
-"""The table in docs/configuration.md, made from the settings: `python -m tests.structure.settings_table` writes it there."""
+"""The reference in docs/configuration.md, made from the settings; `python -m tests.structure.settings_table` writes it."""
 
 from collections.abc import Iterator
-from typing import get_args
 
-from annotated_types import Ge, Le
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from service.config import PREFIX, Settings
+from service.reference import CONNECTIONS, DEADLINES, LIMITS, LISTENING, LOGS, STORES, allowed, fact, unit
 from tests.structure.source import ROOT
 
 DOCUMENT = ROOT / "docs" / "configuration.md"
-HEADING = ("| Variable | Unless given | Unit | Allowed | Meaning |", "|---|---|---|---|---|")
-
-UNITS = {
-    "ms": "milliseconds",
-    "s": "seconds",
-    "requests": "requests",
-    "rows": "rows",
-    "connections": "connections",
-    "workers": "processes",
-    "port": "",
-}
-"""The unit of a number, by the last word of its name."""
+BEGIN, END = "<!-- From here on made from service/config.py -->", "<!-- Up to here -->"
+SECTIONS = (STORES, LISTENING, LIMITS, DEADLINES, CONNECTIONS, LOGS)
 
 
 def rows() -> Iterator[str]:
-    """The table's lines, in the order of the settings."""
-    yield from HEADING
-    for name, field in Settings.model_fields.items():
-        cells = (f"`{PREFIX}{name.upper()}`", default(field), unit(name, field), allowed(name, field), field.description or "")
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    """The lines of the reference: a table of all settings, then each section's settings with their words."""
+    yield from ("## All settings", "", "| Variable | Unless given | Unit | Allowed |", "|---|---|---|---|")
+    for section in SECTIONS:
+        for name, field in of_section(section):
+            variable = PREFIX + name.upper()
+            cells = (f"[`{variable}`](#{variable.lower()})", default(field), unit(name, field), allowed(field))
+            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    for section in SECTIONS:
+        yield from ("", f"## {section}")
+        for name, field in of_section(section):
+            yield from ("", f"### `{PREFIX}{name.upper()}`", "", field.description or "", "")
+            yield facts(name, field)
+            yield from ("", f"When to change it: {decapitalised(fact(field, 'when'))}")
+
+
+def of_section(section: str) -> Iterator[tuple[str, FieldInfo]]:
+    """The settings of a section, in the order of the code."""
+    return ((name, field) for name, field in Settings.model_fields.items() if fact(field, "section") == section)
+
+
+def facts(name: str, field: FieldInfo) -> str:
+    """Default, range and unit as a sentence."""
+    counted = f" {unit(name, field)}" if unit(name, field) else ""
+    return f"Unless given: {default(field) or 'not set'}. Allowed: {allowed(field)}{counted}."
 
 
 def default(field: FieldInfo) -> str:
@@ -38,34 +46,21 @@ def default(field: FieldInfo) -> str:
     return f"`{value}`" if value != "" else ""
 
 
-def unit(name: str, field: FieldInfo) -> str:
-    """KeyError for a number whose name does not end in its unit."""
-    return UNITS[name.rpartition("_")[2]] if field.annotation is int else ""
-
-
-def allowed(name: str, field: FieldInfo) -> str:
-    """A range, or the words to choose from."""
-    if field.annotation is int:
-        (least,) = (bound.ge for bound in field.metadata if isinstance(bound, Ge))
-        (most,) = (bound.le for bound in field.metadata if isinstance(bound, Le))
-        return f"{least:,} to {most:,}"
-    if words := get_args(field.annotation):
-        return ", ".join(f"`{word}`" for word in words)
-    if name.endswith("database_url"):
-        return "a `mysql://` URL"
-    return "a `redis://` or `rediss://` URL" if name.endswith("redis_url") else "text"
+def decapitalised(text: str) -> str:
+    return text[0].lower() + text[1:]
 
 
 def shown() -> list[str]:
-    """The table that the document shows: its only one."""
-    return [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    """The reference that the document shows, without the marks around it."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    return text.partition(BEGIN)[2].partition(END)[0].strip("\n").splitlines()
 
 
 def write() -> None:
-    """Puts the table in the place of the one that is there."""
-    table = "\n".join(rows())
-    text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(text.replace("\n".join(shown()), table), encoding="utf-8")
+    """Puts the reference in the place of the one that is there."""
+    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+    reference = "\n".join(rows())
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{reference}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """The documents are true: settings as they are, links that lead somewhere, nothing of the machine they were written on."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from service.api.problems import BY_REFUSAL, KINDS
 from service.config import Settings
 from tests.structure import settings_table
 from tests.structure.source import ROOT, documents, modules, tracked_files
@@ -32,10 +34,29 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
     assert list(settings_table.rows()) == settings_table.shown()
 
 
+def of_the_stores_scripts() -> Iterator[str]:
+    """What the scripts read with which the stores get their accounts; a password may be in a file, too."""
+    for path in (ROOT / "deploy" / "stores").glob("*.sh"):
+        for name in VARIABLE.findall(path.read_text(encoding="utf-8")):
+            yield from (name, f"{name}_FILE") if name.endswith("_PASSWORD") else (name,)
+
+
 def test_documents_name_only_variables_that_exist() -> None:
-    known = {f"USHER_{name.upper()}" for name in Settings.model_fields} | NO_SETTINGS
+    known = {f"USHER_{name.upper()}" for name in Settings.model_fields} | NO_SETTINGS | set(of_the_stores_scripts())
     named = {(path.name, name) for path in documents() for name in VARIABLE.findall(path.read_text(encoding="utf-8"))}
     assert not sorted((path, name) for path, name in named if name not in known)
+
+
+def test_the_table_of_problems_is_that_of_the_code() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted((str(status), str(code)) for code, (status, _, _) in KINDS.items()) == sorted(shown)
+
+
+def test_the_checkout_is_told_what_each_refusal_means() -> None:
+    text = (ROOT / "docs" / "checkout.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| (\d{3}) `(\w+)` \|", text, re.MULTILINE)
+    assert {(str(KINDS[code][0]), str(code)) for code in BY_REFUSAL.values()} <= set(shown)
 
 
 def test_the_events_that_operators_look_for_are_logged() -> None:

@@ -9,12 +9,12 @@ import pytest
 from tests.structure.source import PRODUCT, PROGRAMS, Module, modules
 
 LAYERS = (
-    ("lua", "service.model", "service.errors"),
+    ("lua", "service.model", "service.errors", "service.addresses", "service.reference"),
     ("service.config",),
     ("service.log", "service.counters", "service.ledger", "service.batcher", "service.workers"),
-    ("service.loads",),
-    ("service.claims", "service.attempts", "service.flights"),
-    ("service.abandoned",),
+    ("service.loads", "service.paced"),
+    ("service.claims", "service.attempts", "service.flights", "service.turns"),
+    ("service.abandoned", "service.guesses"),
     ("service.redeem",),
     ("service.api",),
     ("service.app",),

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
-from service.errors import CounterUnavailable
+from service.errors import CounterUnavailable, UsherError
 from service.model import (
     Claim,
     ClaimAnswer,
     Coupon,
     CouponStatus,
+    Guess,
     LookUp,
     NewRedemption,
+    Noted,
     Order,
     Record,
     RecordEnding,
@@ -124,9 +126,30 @@ class ScriptedRedemptions:
         return [self.abandoned.pop(0) if self.abandoned else None for _ in rows]
 
 
-def scripted_ledger(redemptions: ScriptedRedemptions) -> SimpleNamespace:
-    """A ledger with these redemptions, whose clock stands at noon."""
-    return SimpleNamespace(redemptions=redemptions, now=lambda: NOON)
+@dataclass
+class ScriptedGuesses:
+    """Answers each guess from `answers`, the rest as counted; `error` is raised instead. `limits`: what a refresh reads."""
+
+    answers: list[Noted] = field(default_factory=list)
+    limits: dict[bytes, float] = field(default_factory=dict)
+    error: UsherError | None = None
+    noted: list[list[Guess]] = field(default_factory=list)
+
+    async def note(self, guesses: Sequence[Guess], _deadline: float) -> list[Noted]:
+        self.noted.append(list(guesses))
+        if self.error is not None:
+            raise self.error
+        return [self.answers.pop(0) if self.answers else COUNTED for _ in guesses]
+
+    async def limited(self, _deadline: float) -> dict[bytes, float]:
+        if self.error is not None:
+            raise self.error
+        return self.limits
+
+
+def scripted_ledger(redemptions: ScriptedRedemptions, guesses: ScriptedGuesses | None = None) -> SimpleNamespace:
+    """A ledger with these redemptions and guesses, whose clock stands at noon."""
+    return SimpleNamespace(redemptions=redemptions, guesses=guesses or ScriptedGuesses(), now=lambda: NOON)
 
 
 def standing(
@@ -141,3 +164,4 @@ def standing(
 
 
 RECORDED = Record(RecordEnding.RECORDED)
+COUNTED = Noted(counted=True, limited_s=0.0, reached=False)

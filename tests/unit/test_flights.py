@@ -60,6 +60,23 @@ async def test_a_refusal_is_not_shared_with_another_customer() -> None:
     assert Ending.CREATED is bob.ending
 
 
+async def test_what_one_key_is_told_is_not_told_to_another() -> None:
+    """A customer who is limited for one key may redeem with another one, also with a send that overlaps."""
+    limited = Redeemed(Ending.LIMITED, retry_after_s=7)
+
+    async def redeem(order: Order, _arrived_at: float) -> Redeemed:
+        await asyncio.sleep(0.01)
+        return limited if order.api_key_id == 1 else Redeemed(Ending.CREATED, redemption_for(order))
+
+    flights = Flights(100)
+
+    one, other = await asyncio.gather(
+        flights.board(ORDER, 0.0, redeem), flights.board(ORDER._replace(api_key_id=2), 0.0, redeem)
+    )
+
+    assert [limited, Ending.CREATED] == [one, other.ending]
+
+
 async def test_one_request_too_many_is_refused_at_once_and_leaves_no_trace() -> None:
     """Sends that share a flight count as well: each of them holds memory."""
     gate = asyncio.Event()

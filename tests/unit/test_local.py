@@ -30,11 +30,16 @@ def redis_store(tmp_path: Path) -> Iterator[Redis]:
 
 
 def ask(store: MariaDB, statement: str, *, root: bool = False) -> object:
-    """The first column of a statement's first row, asked as `usher` or as `root`."""
+    """The first column of a statement's first row, asked as who may change the schema, or as `root`."""
     door = (
         {"unix_socket": str(store.socket), "user": "root"}
         if root
-        else {"host": "127.0.0.1", "port": store.port, "user": store.user, "password": store.password}
+        else {
+            "host": "127.0.0.1",
+            "port": store.port,
+            "user": store.migration_user,
+            "password": store.migration_password,
+        }
     )
     connection = pymysql.connect(**door, database=store.database, autocommit=True, connect_timeout=5, read_timeout=5)
     with connection, connection.cursor() as cursor:
@@ -55,22 +60,8 @@ def test_stores_listen_on_loopback_below_the_ephemeral_ports(mariadb: MariaDB, r
     assert mariadb.port in PORTS
     assert redis_store.port in PORTS
     assert ask(mariadb, "SELECT @@bind_address") == "127.0.0.1"
-    with redis.Redis.from_url(redis_store.url) as client:
+    with redis.Redis.from_url(redis_store.operator_url) as client:
         assert client.config_get("bind") == {"bind": "127.0.0.1"}
-
-
-def test_mariadb_has_the_settings_of_its_file_and_those_given(mariadb: MariaDB) -> None:
-    expected = {
-        "innodb_flush_log_at_trx_commit": 1,
-        "sync_binlog": 1,
-        "tx_isolation": "READ-COMMITTED",
-        "time_zone": "+00:00",
-        "innodb_lock_wait_timeout": 2,
-        "local_infile": 0,
-        "skip_name_resolve": 1,
-        "innodb_buffer_pool_size": 64 << 20,
-    }
-    assert {name: ask(mariadb, f"SELECT @@GLOBAL.{name}") for name in expected} == expected
 
 
 def test_the_account_has_rights_in_its_database_only(mariadb: MariaDB) -> None:
@@ -87,7 +78,55 @@ def test_root_comes_in_by_the_socket_alone(mariadb: MariaDB) -> None:
     with pytest.raises(pymysql.err.OperationalError, match="denied"):
         pymysql.connect(host="127.0.0.1", port=mariadb.port, user="root", connect_timeout=5)
     assert mariadb.socket.parent.stat().st_mode & 0o077 == 0
-    assert (mariadb.folder / "password").stat().st_mode & 0o077 == 0
+
+
+def test_passwords_are_random_and_for_this_user_only(mariadb: MariaDB, redis_store: Redis) -> None:
+    passwords = {
+        mariadb.folder / "password": mariadb.password,
+        mariadb.folder / "migration-password": mariadb.migration_password,
+        redis_store.folder / "password": redis_store.password,
+        redis_store.folder / "operator-password": redis_store.operator_password,
+    }
+    assert len(set(passwords.values())) == len(passwords)
+    for path, password in passwords.items():
+        assert len(password) == 32
+        assert path.read_text() == password
+    holding = [
+        path
+        for store in (mariadb, redis_store)
+        for path in store.folder.iterdir()
+        if path.is_file() and any(password in path.read_text(errors="replace") for password in passwords.values())
+    ]
+    assert [path for path in holding if path.stat().st_mode & 0o077] == []
+    for pid in (mariadb.pid, redis_store.pid):
+        words = Path(f"/proc/{pid}/cmdline").read_text() + Path(f"/proc/{pid}/environ").read_text()
+        assert [password for password in passwords.values() if password in words] == []
+
+
+def test_the_account_of_an_earlier_version_loses_its_rights_and_keeps_its_password(mariadb: MariaDB) -> None:
+    ask(mariadb, "DROP USER usher_migrate@'127.0.0.1'", root=True)
+    ask(mariadb, "GRANT ALL PRIVILEGES ON *.* TO usher@'127.0.0.1' WITH GRANT OPTION", root=True)
+    ask(mariadb, "GRANT ALL PRIVILEGES ON usher.* TO usher@'127.0.0.1'", root=True)
+    (mariadb.folder / "migration-password").unlink()
+    before = mariadb.password
+
+    mariadb.stop()
+    mariadb.start()
+
+    assert mariadb.password == before
+    assert grants(mariadb, "usher") == ["SELECT, INSERT, UPDATE ON `usher`.*", "USAGE ON *.*"]
+    assert grants(mariadb, "usher_migrate") == [
+        "SELECT, INSERT, UPDATE, CREATE, DROP, INDEX, ALTER ON `usher`.*",
+        "USAGE ON *.*",
+    ]
+    assert ask(mariadb, "SELECT 1") == 1
+
+
+def grants(store: MariaDB, user: str) -> list[str]:
+    """What an account may do where."""
+    with pymysql.connect(unix_socket=str(store.socket), user="root") as connection, connection.cursor() as cursor:
+        cursor.execute(f"SHOW GRANTS FOR {user}@'127.0.0.1'")
+        return sorted(row[0].removeprefix("GRANT ").partition(" TO ")[0] for row in cursor.fetchall())
 
 
 def test_a_killed_mariadb_comes_back_with_its_port_and_what_was_committed(mariadb: MariaDB) -> None:
@@ -102,13 +141,13 @@ def test_a_killed_mariadb_comes_back_with_its_port_and_what_was_committed(mariad
 
 
 def test_redis_keeps_nothing(redis_store: Redis) -> None:
-    before = redis_store.url
-    with redis.Redis.from_url(before) as client:
+    before = redis_store.url, redis_store.operator_url
+    with redis.Redis.from_url(redis_store.operator_url) as client:
         client.set("key", "value")
     redis_store.stop()
     redis_store.start()
-    assert redis_store.url == before
-    with redis.Redis.from_url(before) as client:
+    assert (redis_store.url, redis_store.operator_url) == before
+    with redis.Redis.from_url(redis_store.operator_url) as client:
         assert client.dbsize() == 0
 
 
@@ -143,7 +182,7 @@ def test_a_port_that_somebody_takes_first_is_left_to_him(tmp_path: Path, monkeyp
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ports = iter([taken.getsockname()[1], PORTS.start + os.getpid() % len(PORTS)])
-        monkeypatch.setattr("deploy.local.free_port", lambda: next(ports))
+        monkeypatch.setattr("deploy.instance.free_port", lambda: next(ports))
         with Redis(tmp_path / "redis") as store:
             assert store.port in PORTS
 

@@ -3,15 +3,18 @@
 import io
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 import pytest
 import structlog
+from pydantic import SecretStr
 
-from service import log
+from service import config, log
 from service.config import Settings
+from service.errors import ConfigurationError
 
 KEY = "usher_" + "k" * 43
 Lines = Callable[[], list[dict[str, Any]]]
@@ -24,6 +27,8 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
     monkeypatch.setattr(sys, "stderr", stream)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    warnings.simplefilter("always")
     log.configure(Settings(log_format="json"))
     yield lambda: [orjson.loads(line) for line in stream.getvalue().splitlines()]
     structlog.reset_defaults()
@@ -78,12 +83,134 @@ def test_what_an_error_quotes_is_hidden(lines: Lines) -> None:
     assert ["ValueError" in event["exception"], "RuntimeError" in event["exception"]] == [True, True]
 
 
-def test_libraries_log_the_same_way(lines: Lines) -> None:
-    """Their warnings, not their chatter; masked, since nobody knows what they contain."""
-    logging.getLogger("asyncio").info("chatter")
-    logging.getLogger("asyncio").warning("slow: %s", "'GOLD20'")
+CANARY = 'it\'s "GOLD20" of ann'
+"""A value with quotation marks of its own, so that no pattern of quoted text finds its end."""
+
+
+def test_an_error_that_is_not_our_own_shows_no_text(lines: Lines) -> None:
+    """Whatever a library, or Python itself, put into it: locals are not shown, messages neither; numbers are."""
+
+    def fail(error: Exception) -> None:
+        local = CANARY
+        raise error from KeyError(local)
+
+    group = ExceptionGroup(CANARY, [ValueError(CANARY)])
+    for error in (
+        LookupError(CANARY),
+        RuntimeError(f"no order {CANARY}"),
+        OSError(2, CANARY, CANARY),
+        Fault(2013, CANARY),
+        group,
+    ):
+        try:
+            fail(error)
+        except Exception:  # noqa: BLE001 - whatever it is
+            structlog.get_logger("x").exception("failed")
+    ends = [event["exception"].rpartition("\n")[2] for event in lines()]
+    assert "GOLD20" not in str(lines())
+    assert "ann" not in str(lines())
+    expected = ["LookupError", "RuntimeError", "FileNotFoundError: No such file or directory", "Fault: error 2013"]
+    assert [*expected, "ExceptionGroup"] == [end.removeprefix("builtins.").removeprefix(f"{__name__}.") for end in ends]
+    assert "builtins.ValueError" in lines()[-1]["exception"]
+
+
+class Fault(Exception):
+    """As drivers make them: a number and a text."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Duplicate entry 'ann' for key 'x', CODE 'GOLD20'", f"near {CANARY!r}", "x'474f4c443230' and _ascii'GOLD20'",
+     "NOPERM no access to usher:1:{GOLD20}:counter", 'no "GOLD20" it\'s "ann"', f"header {KEY}"],
+)  # fmt: skip
+def test_a_text_of_our_own_shows_nothing_that_it_quotes(text: str) -> None:
+    masked = log.mask_text(text)
+    assert not any(word in masked for word in ("GOLD20", "474f", "ann", "kkk"))
+
+
+def test_a_text_of_our_own_is_shown() -> None:
+    """An apostrophe quotes nothing."""
+    text = "the ledger's user may not do this: error 1142; run `usher migrate`"
+    assert text == log.mask_text(text)
+
+
+def test_a_field_holds_a_plain_value(lines: Lines) -> None:
+    """A record would show what is in it."""
+    structlog.get_logger("x").info("x", order=("GOLD20", "ann"), seats=3, live=None, late=True)
     (event,) = lines()
-    assert ("warning", True) == (event["level"], "GOLD20" not in event["event"])
+    assert ("tuple", 3, None, True) == (event["order"], event["seats"], event["live"], event["late"])
+
+
+def test_libraries_log_the_same_way(lines: Lines) -> None:
+    """Their warnings, not their chatter; nobody knows what their values are, so only the words before them are shown."""
+    logger = logging.getLogger("asyncio")
+    logger.info("chatter")
+    logger.warning("slow: %s", CANARY)
+    logger.error(f"Task exception was never retrieved\nfuture: <Task exception=ValueError({CANARY!r})>")  # noqa: G004
+    logger.error(f"Exception in callback redeem({CANARY!r})")  # noqa: G004
+    logger.error({"order": CANARY})
+    warnings.warn(f"bad value {CANARY}", RuntimeWarning, stacklevel=1)
+    events = [(event["level"], event["event"]) for event in lines()]
+    assert [
+        ("warning", "slow"),
+        ("error", "Task exception was never retrieved"),
+        ("error", "Exception in callback redeem"),
+        ("error", "message of a library"),
+        ("warning", "RuntimeWarning"),
+    ] == events
+    assert "GOLD20" not in str(lines())
+    assert all("test_log" in event["at"] for event in lines())
+
+
+def test_what_nobody_can_be_told_is_logged(lines: Lines) -> None:
+    """An error in a destructor: Python itself would print its text."""
+
+    class Fragile:
+        def __del__(self) -> None:
+            raise ValueError(CANARY)
+
+    Fragile()
+    (event,) = lines()
+    assert "error that could not be raised" == event["event"]
+    assert ["ValueError" in event["exception"], "GOLD20" in event["exception"]] == [True, False]
+
+
+def test_a_defect_before_anything_is_set_up(capsys: pytest.CaptureFixture[str]) -> None:
+    """The place and the kind on standard error, and no value: structlog's own way would show those of all variables."""
+    structlog.reset_defaults()
+    log.log_uncaught(ValueError, ValueError(CANARY), None)
+    written = capsys.readouterr()
+    assert "" == written.out
+    assert written.err.endswith("builtins.ValueError\n")
+    assert "GOLD20" not in written.err
+
+
+# --- Hashes ----------------------------------------------------------------------------------------------------------
+
+
+def test_with_a_key_hashes_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In all processes and after a restart; with another key they are others, and without one there is nothing to repeat."""
+    first, same, other = (log.hash_key(Settings(log_hash_key=SecretStr(text))) for text in ("k" * 16, "k" * 16, "l" * 16))
+    assert first
+    assert other
+    assert first == same
+    assert log.short_hash("ann", first) != log.short_hash("ann", other)
+    assert log.hash_key(Settings()) is None
+    shown = []
+    for _ in range(2):
+        stream = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", stream)
+        log.configure(Settings(log_format="json", log_hash_key=SecretStr("k" * 16)))
+        structlog.get_logger("x").info("x", customer_id="ann")
+        shown.append(orjson.loads(stream.getvalue())["customer_id"])
+    structlog.reset_defaults()
+    assert [log.short_hash("ann", first)] * 2 == shown
+
+
+def test_a_short_hash_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USHER_LOG_HASH_KEY", "k" * 15)
+    with pytest.raises(ConfigurationError, match=r"^USHER_LOG_HASH_KEY is too short; allowed: 16 characters or more"):
+        config.load()
 
 
 def test_unknown_variables_are_named(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,4 +36,4 @@ def test_the_wheel_brings_scripts_and_statements(tmp_path: Path) -> None:
     )
 
     assert {"service", "reconciler", "lua"} == {top for top in tops if not top.endswith(".dist-info")}
-    assert (0, "6 1\n") == (used.returncode, used.stdout), used.stderr
+    assert (0, "6 2\n") == (used.returncode, used.stdout), used.stderr

@@ -8,6 +8,7 @@ import pytest
 
 from service.config import Settings
 from service.errors import CounterUnavailable, LedgerUnavailable
+from service.guesses import Guesses
 from service.model import (
     Claim,
     ClaimAnswer,
@@ -44,7 +45,8 @@ NOT_LOADED = Claim(ClaimAnswer.NOT_LOADED)
 
 def redeemer_of(claims: ScriptedClaims, redemptions: ScriptedRedemptions, *, deadline_ms: int = 5_000) -> Redeemer:
     gateways: tuple[Any, Any, Any] = (claims, claims, scripted_ledger(redemptions))
-    return Redeemer(*gateways, Settings(request_deadline_ms=deadline_ms))
+    settings = Settings(request_deadline_ms=deadline_ms)
+    return Redeemer(*gateways, settings, guesses=Guesses(*gateways[1:], settings))
 
 
 async def redeem(claims: ScriptedClaims, redemptions: ScriptedRedemptions, *, deadline_ms: int = 5_000) -> Redeemed:

@@ -1,0 +1,186 @@
+"""What is no valid request by RFC 9112, though the library's parser takes it; and where a head has begun.
+
+Two readers of the same bytes who find different requests in them let a client smuggle one past the first. So whatever a
+proxy in front could read otherwise is refused: 400, and the connection ends, with all that came behind.
+"""
+
+import re
+from collections.abc import Sized
+from functools import lru_cache
+from typing import Any, Final
+
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, hdrs
+from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD
+
+HEAD_LINE_MAX_BYTES: Final = 8 * 1024
+"""Request line and each header line. The longest address in use is a list with three names in it, percent-encoded."""
+HEADERS_MAX: Final = 64
+HEAD_MAX_BYTES: Final = 64 * 1024
+"""Of a head that comes in pieces. The two limits above would let each connection hold half a megabyte."""
+LENGTH_MAX_DIGITS: Final = 18
+"""The library takes a length of 2^64 - 1 for no body at all, and waits for it all the same."""
+
+HEAD_END: Final = b"\r\n\r\n"
+BEGINNING: Final = re.compile(rb"(?:\r\n)*[A-Z-]+ [^\s]+ HTTP/1\.[01]\r\n")
+"""A request line as RFC 9112 3 writes it. llhttp also takes several spaces, other protocols, and LF or CR before it. Empty
+lines before it are allowed (2.2): some clients send one behind a body."""
+PART_OF_BEGINNING: Final = re.compile(rb"(?:\r\n)*(?:\r|[^\r\n]+\r?)?\Z")
+HOST: Final = re.compile(
+    r"(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?", re.ASCII
+)
+"""uri-host [":" port] (RFC 9112 3.2), without the comma, which some take for a list."""
+ABSOLUTE: Final = re.compile(r"https?://([^/?#@]+)(?:[/?].*)?", re.IGNORECASE | re.DOTALL)
+MEANT_FOR_ALL: Final = frozenset({"content-length", "transfer-encoding", "host"})
+"""Headers that `Connection` must not name (RFC 9110 7.6.1): a proxy that obeys would take the framing away."""
+HOSTS_REMEMBERED: Final = 256
+
+Fed = tuple[Any, bool, bytes]
+"""What a parser returns: messages with their payloads, whether the protocol was changed, and the rest."""
+
+
+class Framing:
+    """The library's parser with a stricter eye, in its place. Raises its exceptions for what is no request.
+
+    Args:
+        parser: the library's own.
+        queued: requests that it has read and nobody has taken up. Behind too many of them it only keeps what comes.
+
+    Attributes:
+        head_bytes: of a head that has begun and is not complete, so many have come; 0 between requests and in bodies.
+    """
+
+    __slots__ = (
+        "_feed",
+        "_in_body",
+        "_line",
+        "_payload",
+        "_queued",
+        "feed_eof",
+        "head_bytes",
+        "message_consumed",
+        "pause_reading",
+        "set_upgraded",
+    )
+
+    def __init__(self, parser: Any, queued: Sized) -> None:  # noqa: ANN401  (the library has two, in C and in Python)
+        self._queued = queued
+        self._feed = parser.feed_data
+        self.feed_eof = parser.feed_eof
+        self.message_consumed = parser.message_consumed
+        self.pause_reading = parser.pause_reading
+        self.set_upgraded = parser.set_upgraded
+        self.head_bytes = 0
+        # The last request's body.
+        self._payload: StreamReader = EMPTY_PAYLOAD
+        self._in_body = False
+        # What has come of a request line; None where it is not known that one is next.
+        self._line: bytes | None = b""
+
+    def feed_data(self, data: bytes) -> Fed:
+        """As the parser's. `data` is empty when the parser is to go on with what it has."""
+        line = self._line
+        if line is not None and data:
+            self._line = None
+            if line or not BEGINNING.match(data):
+                self._look_at_line(line + data)
+        fed: Fed = self._feed(data)
+        messages = fed[0]
+        if messages:
+            checked = [(strict(message), payload) for message, payload in messages]
+            self._payload = checked[-1][1]
+            self._find_end(data)
+            return checked, fed[1], fed[2]
+        if self._in_body:
+            self._in_body = not self._payload.is_eof()
+        else:
+            self.head_bytes += len(data)
+            if self.head_bytes > HEAD_MAX_BYTES and not self._queued:
+                raise BadHttpMessage("The head is too long")
+        return fed
+
+    def _look_at_line(self, line: bytes) -> None:
+        """Refuses a request line that is none. The rest of a head is the parser's: there it is strict."""
+        if PART_OF_BEGINNING.match(line):
+            self._line = line[-HEAD_LINE_MAX_BYTES:]
+        elif not BEGINNING.match(line):
+            raise BadHttpMessage("Bad request line")
+
+    def _find_end(self, data: bytes) -> None:
+        """Whether `data`, which completed a head, ends with the request, so that the next byte begins another.
+
+        Between two requests that share a segment nobody says where one ends; here the blank line and the length of the body
+        do. In doubt nothing is concluded: the next line is the parser's alone, and a silent rest counts as idle.
+        """
+        self.head_bytes = 0
+        self._in_body = not self._payload.is_eof()
+        if self._in_body:
+            return
+        at = data.rfind(HEAD_END)
+        if at < 0:
+            return
+        behind = len(data) - at - len(HEAD_END)
+        if behind in (0, self._payload.total_bytes):
+            self._line = b""
+        else:
+            self.head_bytes = behind
+
+
+def strict(message: RawRequestMessage) -> RawRequestMessage:
+    """The message; raises BadHttpMessage for one that the parser should not have taken."""
+    headers = message.headers
+    # The parser in C has one object for each version.
+    if message.version is not HttpVersion11:
+        _check_version(message)
+    if message.chunked and headers[hdrs.TRANSFER_ENCODING].lower() != "chunked":
+        # Whatever else may have been done to the body, nobody here undoes it.
+        raise BadHttpMessage("Transfer-Encoding is other than chunked")
+    host = headers.get(hdrs.HOST)
+    if host is not None and not is_host(host):
+        raise BadHttpMessage("Host is no host")
+    if len(headers.get(hdrs.CONTENT_LENGTH, "")) > LENGTH_MAX_DIGITS:
+        raise BadHttpMessage("Content-Length is too long")
+    path = message.path
+    if path[0] != "/" or "#" in path or not path.isascii():
+        _check_target(message, host)
+    if hdrs.CONNECTION in headers:
+        _check_connection(headers.getall(hdrs.CONNECTION))
+    if message.method == hdrs.METH_CONNECT:
+        raise BadHttpMessage("This is no proxy")
+    if message.upgrade:
+        # Nothing is upgraded. What follows may be of the protocol asked for, and the parser drops it: it is the last request.
+        return message._replace(should_close=True)
+    return message
+
+
+def _check_version(message: RawRequestMessage) -> None:
+    """1.0 has no chunks (RFC 9112 6.1), and a proxy that speaks it does not see them; of other versions we know nothing."""
+    if message.version != HttpVersion11 and (message.version != HttpVersion10 or message.chunked):
+        raise BadHttpMessage("Not for this version of HTTP")
+
+
+def _check_target(message: RawRequestMessage, host: str | None) -> None:
+    """`http://host/path` must be taken (RFC 9112 3.2.2) if it agrees with Host, as it must; `*` is for OPTIONS."""
+    path = message.path
+    if not path.isascii() or "#" in path:
+        raise BadHttpMessage("Characters in the target that must be encoded")
+    if message.method == hdrs.METH_OPTIONS and path == "*":
+        return
+    absolute = ABSOLUTE.fullmatch(path)
+    if absolute is None:
+        raise BadHttpMessage("Not a target of this server")
+    if host is None or absolute[1].lower() != host.lower():
+        raise BadHttpMessage("The target and Host differ")
+
+
+def _check_connection(values: list[str]) -> None:
+    for value in values:
+        if not MEANT_FOR_ALL.isdisjoint(option.strip(" \t").lower() for option in value.split(",")):
+            raise BadHttpMessage("Connection names what is meant for all")
+
+
+@lru_cache(HOSTS_REMEMBERED)
+def is_host(text: str) -> bool:
+    """Whether this may stand in Host: a name or an address, and a port if any."""
+    return HOST.fullmatch(text) is not None

@@ -1,0 +1,225 @@
+"""The commands of docs/backup.md, as they stand there: backed up under traffic, restored elsewhere, served again."""
+
+import asyncio
+import itertools
+import os
+import re
+import stat
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy.local import MARIADB_FOR_TESTS, MariaDB, write_private
+from deploy.programs import MARIADB_DUMP, PROJECT, provide
+from tests.acceptance.conftest import StartUsher, Stores
+from tests.auditor import Auditor
+from tests.driver import Answer, Client, orders, repeating, tally
+from tests.stores import Admin, Cell, flush
+from tests.usher_process import run_usher
+
+PAGE = (PROJECT / "docs" / "backup.md").read_text(encoding="utf-8")
+SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
+BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+PLACE = "usher_backup"
+PASSWORD = "one-for-backups"
+COMMAND_TIMEOUT_S = 60
+OTHER_COUPONS = 60_000
+"""So many that reading one table takes a while, in which the next one changes."""
+AT_ONCE = 5
+"""Coupons that are made and redeemed beside the backup at the same time."""
+LIMIT = 60
+BEFORE, AFTER = 20, 30
+"""Redemptions of each of the two coupons before the backup, and after it."""
+
+Rows = dict[Cell, dict[str, Cell]]
+
+
+def blocks(section: str, language: str) -> list[str]:
+    """The blocks of a section of the page, from the top."""
+    _, *parts = SECTION.split(PAGE)
+    text = dict(zip(parts[::2], parts[1::2], strict=True))[section]
+    return [textwrap.dedent(block) for found, block in BLOCK.findall(text) if found == language]
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `mariadb-dump` and `mariadb` that run, wherever they are on this machine."""
+    folder = tmp_path_factory.mktemp("programs")
+    dump = provide(MARIADB_DUMP)
+    variables = " ".join(f"{name}='{value}'" for name, value in dump.environment.items())
+    for name in ("mariadb-dump", "mariadb"):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec env {variables} {dump.path.parent / name} "$@"\n', encoding="utf-8")
+        script.chmod(stat.S_IRWXU)
+    return folder
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Pastes what the page says into a shell with these variables."""
+
+    variables: Mapping[str, str]
+    path: str
+
+    def paste(self, block: str) -> str:
+        """What a block prints; it must not fail."""
+        done = subprocess.run(
+            ["bash", "-eu", "-c", block],
+            env={**os.environ, **self.variables, "PATH": self.path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[MariaDB]:
+    """The server that is restored to: an empty database with its accounts."""
+    with MariaDB(tmp_path / "target", settings=MARIADB_FOR_TESTS) as server:
+        yield server
+
+
+@pytest.fixture
+def operator(stores: Stores, target: MariaDB, admin: Admin, tmp_path: Path, programs: Path) -> Iterator[Operator]:
+    """With the account and the files that the page describes."""
+    (accounts,) = blocks("Before the first backup", "sql")
+    for statement in accounts.replace("…", PASSWORD).split(";\n"):
+        if statement.strip():
+            admin.run(statement)
+    (login,) = blocks("Before the first backup", "ini")
+    login = login.replace("host = db", "host = 127.0.0.1\nport = {port}").replace("…", "{password}")
+    migrating = login.replace("usher_backup", target.migration_user)
+    write_private(tmp_path / "backup.cnf", login.format(port=stores.mariadb.port, password=PASSWORD))
+    write_private(tmp_path / "restore.cnf", migrating.format(port=target.port, password=target.migration_password))
+    variables = {
+        "BACKUP_LOGIN": str(tmp_path / "backup.cnf"),
+        "RESTORE_LOGIN": str(tmp_path / "restore.cnf"),
+        "BACKUP": str(tmp_path / "usher.sql.gz"),
+        "USHER_MIGRATION_DATABASE_URL": target.migration_url,
+    }
+    yield Operator(variables, f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    admin.run("DROP USER 'usher_backup'@'%'")
+
+
+def rows(admin: Admin, table: str, by: str) -> Rows:
+    """A table's rows by their key."""
+    return {row[by]: row for row in admin.run(f"SELECT * FROM {table}")}
+
+
+def fill_with_coupons(admin: Admin) -> None:
+    """Coupons that nobody redeems, so that there is something to read."""
+    admin.run(
+        "INSERT INTO coupon (code, metadata, status, version, created_at, updated_at) "
+        "SELECT CONCAT('OTHER-', seq), '{}', 'active', 1, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) "
+        f"FROM seq_1_to_{OTHER_COUPONS}"
+    )
+
+
+async def back_up_under_traffic(operator: Operator, client: Client) -> list[Answer]:
+    """The page's backup, while coupons are made and redeemed at once; the answers to those redemptions."""
+    write, look = blocks("Back up", "sh")
+    numbers = itertools.count()
+    answers: list[Answer] = []
+
+    async def make_some() -> None:
+        await asyncio.gather(*(make_and_redeem(next(numbers)) for _ in range(AT_ONCE)))
+
+    async def make_and_redeem(number: int) -> None:
+        assert 201 == (await client.create_coupon(f"BESIDE-{number}", max_redemptions=1)).status
+        answers.append(await client.redeem(f"BESIDE-{number}", "customer", f"order-{number}"))
+
+    async with repeating(make_some, every_s=0.001) as done:
+        await asyncio.to_thread(operator.paste, write)
+    assert done.times > 1
+    assert {"201": len(answers)} == tally(answers)
+    assert (await asyncio.to_thread(operator.paste, look)).startswith("-- Dump completed on 2")
+    return answers
+
+
+def assert_is_of_one_moment(before: list[Answer], beside: list[Answer], source: Admin, restored: Admin) -> None:
+    """All that was promised before the backup, the same rows as in the source, and no redemption without its coupon."""
+    found = rows(restored, "redemption", "id")
+    assert {row["order_id"] for row in found.values()} >= {answer.body["order_id"] for answer in before}
+    assert len(before) <= len(found) < len(before) + len(beside)
+    all_rows = rows(source, "redemption", "id")
+    assert found == {redemption_id: all_rows[redemption_id] for redemption_id in found}
+    coupons, all_coupons = rows(restored, "coupon", "id"), rows(source, "coupon", "id")
+    assert coupons == {coupon_id: all_coupons[coupon_id] for coupon_id in coupons}
+    assert {row["coupon_id"] for row in found.values()} <= set(coupons)
+    # A coupon without its redemption was one of those under way at that moment.
+    assert 0 <= len(coupons) - OTHER_COUPONS - 2 - (len(found) - len(before)) <= AT_ONCE
+    for table, by in (("api_key", "digest"), ("schema_migration", "version")):
+        assert rows(source, table, by).keys() == rows(restored, table, by).keys()
+
+
+async def test_backup_and_restore(
+    stores: Stores, start_usher: StartUsher, api_key: str, admin: Admin, operator: Operator, target: MariaDB
+) -> None:
+    """One moment of the ledger comes back; on it, with the old Redis and with an empty one, exactly the limit is reached."""
+    # Given
+    fill_with_coupons(admin)
+    codes = ("OLD-REDIS", "EMPTY-REDIS")
+    usher = start_usher()
+    async with Client(usher.url, key=api_key) as client:
+        before: list[Answer] = []
+        for code in codes:
+            assert 201 == (await client.create_coupon(code, max_redemptions=LIMIT, max_per_customer=1)).status
+            before += await client.redeem_all(code, orders(BEFORE, f"before-{code}"))
+        # When
+        beside = await back_up_under_traffic(operator, client)
+        after = [
+            answer
+            for code in codes
+            for answer in await client.redeem_all(code, orders(AFTER, f"after-{code}") + orders(LIMIT, f"more-{code}"))
+        ]
+    assert {"201": 2 * BEFORE} == tally(before)
+    assert 2 * (LIMIT - BEFORE) == tally(after)["201"]
+    usher.stop()
+    restore, migrate, look = blocks("Restore", "sh")
+    assert "" == operator.paste(restore)
+    assert "the schema is current\n" == operator.paste(migrate)
+    # Then
+    assert re.search(r"above_limit \| without_coupon \|\n.*\n\| +0 \| +0 \|\n", operator.paste(look))
+    with Admin(target) as restored:
+        assert_is_of_one_moment(before, beside, admin, restored)
+        for code in codes:
+            if code == "EMPTY-REDIS":
+                flush(stores.redis)
+            await assert_serves_to_the_limit(start_usher, target.url, api_key, (code, Auditor(restored)))
+
+
+async def assert_serves_to_the_limit(
+    start_usher: StartUsher, database_url: str, api_key: str, coupon: tuple[str, Auditor]
+) -> None:
+    """What was redeemed before the backup is known, what came after it is redeemed anew, and there is room up to the limit."""
+    code, auditor = coupon
+    usher = start_usher(database_url=database_url)
+    async with Client(usher.url, key=api_key) as client:
+        assert BEFORE == len(auditor.live(code))
+        again = await client.redeem_all(code, orders(BEFORE, f"before-{code}"))
+        anew = await client.redeem_all(code, orders(AFTER, f"after-{code}"))
+        assert ({"200": BEFORE}, {"201": AFTER}) == (tally(again), tally(anew))
+        assert LIMIT == len(await auditor.fill(client, code))
+    usher.stop()
+
+
+async def test_a_restore_does_not_overwrite(operator: Operator, target: MariaDB) -> None:
+    """A database that is not empty is left as it is."""
+    write, _ = blocks("Back up", "sh")
+    restore, *_ = blocks("Restore", "sh")
+    run_usher("migrate", migration_url=target.migration_url).check()
+    operator.paste(write)
+    with Admin(target) as restored:
+        restored.run("INSERT INTO api_key (name, digest, scopes, created_at) VALUES ('kept', 'x', 'read', UTC_TIMESTAMP(6))")
+        with pytest.raises(AssertionError, match="Table 'api_key' already exists"):
+            operator.paste(restore)
+        assert ["kept"] == restored.column("SELECT name FROM api_key")
