@@ -71,8 +71,8 @@ class Redis(Store):
 
     def _launch(self, program: Program, port: int) -> Kept:
         # Named relative to the folder: the settings file's syntax has trouble with some characters in paths.
-        accounts = {"aclfile": "users.acl"}
-        own = {"bind": "127.0.0.1", "port": str(port), "daemonize": "no", "logfile": '""', **accounts, **self.settings}
+        files = {"aclfile": "users.acl", "pidfile": "pid"}
+        own = {"bind": "127.0.0.1", "port": str(port), "daemonize": "no", "logfile": '""', **files, **self.settings}
         lines = "".join(f"{name} {value}\n" for name, value in own.items())
         (self.folder / "redis.conf").write_text(f"{(SETTINGS / 'redis.conf').read_text()}\n# This instance.\n{lines}")
         return Kept(program, ["redis.conf"], folder=self.folder, log=self.log, hand_down=self._hand_down)

@@ -24,6 +24,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from deploy import bootstrap
+from deploy.instance import kept_password
 from deploy.kept import Kept
 from deploy.listening import Address, ListenError, listen_address
 from deploy.local import MariaDB, Redis, Store, StoreError, write_private
@@ -79,6 +80,7 @@ def up() -> int:
             bootstrap.ensure()
             check_settings()
             variables, private = stores(stack, lock)
+            variables["USHER_LOG_HASH_KEY"] = log_hash_key()
             operator_urls = [store.operator_url for store in private if isinstance(store, Redis)]
             write_private(ENVIRONMENT, environment_file(variables, *operator_urls))
             usher(variables, "migrate")
@@ -233,6 +235,11 @@ def stores(stack: ExitStack, lock: int) -> tuple[dict[str, str], list[Store]]:
         private.append(counters)
         redis = counters.url
     return {"USHER_DATABASE_URL": database, "USHER_REDIS_URL": redis, **variables}, private
+
+
+def log_hash_key() -> str:
+    """The one that is set, or the run's own, so that `usher log-hash` in another terminal finds what its service logs."""
+    return os.environ.get("USHER_LOG_HASH_KEY") or kept_password(RUN / "log-hash-key")
 
 
 def usher(variables: Mapping[str, str], *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ import structlog
 from aiohttp import web
 
 from service.api.application import application
-from service.api.authentication import Authenticator
+from service.api.authentication import LOOK_UP_TIMEOUT_MAX_S, Authenticator
 from service.api.parts import AUTHENTICATOR, LEDGER, READINESS, REDEEMER, SETTINGS
 from service.api.readiness import Readiness
 from service.api.server import serve, stop_on_signals
@@ -23,6 +23,9 @@ from service.redeem import Redeemer
 
 DRAIN_SHARE = 0.3
 """Of the time to stop, for what was claimed by requests that nobody waits for any more."""
+
+LOOK_UP_SHARE = 0.4
+"""Of a request's deadline, at most, for finding out whose key it is."""
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +56,8 @@ async def _stores_and_flow(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _authentication(app: web.Application) -> AsyncIterator[None]:
-    authenticator = app[AUTHENTICATOR] = Authenticator(app[LEDGER].keys, app[LEDGER].now)
+    timeout_s = min(LOOK_UP_TIMEOUT_MAX_S, app[SETTINGS].request_deadline_ms / 1000 * LOOK_UP_SHARE)
+    authenticator = app[AUTHENTICATOR] = Authenticator(app[LEDGER].keys, app[LEDGER].now, timeout_s)
     authenticator.start()
     yield
     await authenticator.stop()

@@ -137,7 +137,7 @@ class Settings(BaseSettings):
             "when `claims failed` appears in the log although Redis is well: it is far away, or pauses.",
         ),
     )
-    head_deadline_ms: Annotated[int, Field(ge=500, le=60_000)] = Field(
+    head_deadline_ms: Annotated[int, Field(ge=500, le=8_000)] = Field(
         default=5_000,
         description="A request's head must have arrived so long after its first byte, the first one so long after the "
         "connection was made, or the connection is cut.",

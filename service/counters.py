@@ -59,6 +59,9 @@ REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str], ...]] = (
 )
 """The first that fits; the rest is said in the library's words."""
 
+UNAUTHENTICATED: Final = "unauthenticated"
+"""In Redis' word for a long command of somebody who has not logged in."""
+
 _Argument = bytes | str | int
 
 
@@ -277,6 +280,8 @@ def _unavailable(error: Exception) -> CounterUnavailable:
 def _reason(error: Exception) -> str:
     """What keeps Redis from answering, in plain words where they are known."""
     chain = (error, error.__cause__ or error.__context__)
+    if any(UNAUTHENTICATED in str(one) for one in chain):
+        return "it wants a user and a password"
     for kinds, words in REASONS:
         if any(isinstance(one, kinds) for one in chain):
             return words

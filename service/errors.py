@@ -71,6 +71,10 @@ class WindowEmpty(UsherError):
     """The coupon would end before it starts."""
 
 
+class KeyNotInForce(UsherError):
+    """The key was revoked or has expired meanwhile: `usher key create` makes a new one."""
+
+
 class KeyExists(UsherError):
     """A key with this name exists."""
 

@@ -6,13 +6,13 @@ who is limited, as far as this process has seen or read it.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections import OrderedDict
+from collections.abc import Sequence
 
 import structlog
 
 from service.config import Settings
-from service.errors import LedgerUnavailable, UsherError
+from service.errors import CounterUnavailable, LedgerUnavailable, Overloaded, UsherError
 from service.flights import ANSWER_SHARE, RECORD_SHARE, UNAVAILABLE, Redeem, existing
 from service.ledger import Ledger
 from service.ledger.guesses import digest
@@ -36,6 +36,8 @@ LIMITED_MAX = 20_000
 COUNTED_FOR_S = 5.0
 """How long a guess is remembered, so that a client that repeats one typing error for ever is not noted for ever."""
 COUNTED_MAX = 20_000
+"""Some 16 MB with the longest names."""
+UNKNOWN = Redeemed(Ending.REFUSED, refusal=Refusal.COUPON_NOT_FOUND)
 EVENTS_PER_REFRESH_MAX = 10
 """A storm of guesses does not flood the log: the others are a number."""
 
@@ -45,12 +47,8 @@ log = structlog.get_logger(__name__)
 class Guesses:
     """Who guesses, and who may not any more.
 
-    Whoever tells a customer of a key whether a code exists does it like this, and like `redeem`:
-
-        async with guesses.turn(guess, until, known=...) as limited_s:
-            if limited_s: refuse, whether the code exists or not
-            ...
-            if the code does not exist and (limited_s := await guesses.note(guess, until)): refuse
+    Whoever tells a customer of a key whether a code exists asks `limited_for` first, and refuses whatever the code is unless
+    that says 0. Then `Loads.known` tells whether there is such a coupon. One that is archived is told to be unknown, and noted.
     """
 
     def __init__(self, loads: Loads, ledger: Ledger, settings: Settings) -> None:
@@ -59,8 +57,8 @@ class Guesses:
         self._statement_s = settings.request_deadline_ms / 1000 * RECORD_SHARE
         self._answer_s = settings.request_deadline_ms / 1000 * ANSWER_SHARE
         # Until when, in seconds of the loop's clock.
-        self._limited: dict[bytes, float] = {}
-        self._counted: dict[Guess, float] = {}
+        self._limited: OrderedDict[bytes, float] = OrderedDict()
+        self._counted: OrderedDict[Guess, float] = OrderedDict()
         self._turns = Turns()
         self._notes = Paced[Guess, Noted](
             self._note,
@@ -94,33 +92,25 @@ class Guesses:
 
     async def redeem(self, flow: Redeem, order: Order, arrived_at: float) -> Redeemed:
         """The flow's answer, unless the customer is limited. Nothing is hashed as long as nobody is limited."""
-        known = self._loads.known(order.code) is not None
-        if known and not self._limited and not self._turns:
-            return await self._redeem(flow, order, arrived_at)
         guess = Guess(order.api_key_id, order.customer_id, order.code)
+        until = arrived_at + self._answer_s
         try:
-            async with self.turn(guess, arrived_at + self._answer_s, known=known) as limited_s:
-                if not limited_s:
-                    return await self._redeem(flow, order, arrived_at)
-                return await self._replayed(order, arrived_at)
+            if self._limited or self._turns or self._loads.known(order.code) is None:
+                if await self.limited_for(guess, until):
+                    return await self._replayed(order, until)
+                if self._loads.known(order.code) is None:
+                    return UNKNOWN
+            redeemed = await flow(order, arrived_at)
+            if redeemed.refusal is Refusal.COUPON_NOT_FOUND and (limited_s := await self.note(guess, until)):
+                return _limited(limited_s)
+        except Overloaded:
+            raise
         except UsherError as error:
             log.debug("guess not decided", error=f"{type(error).__name__}: {error}")
             return UNAVAILABLE
+        return redeemed
 
-    async def _redeem(self, flow: Redeem, order: Order, arrived_at: float) -> Redeemed:
-        """The flow's answer, noted if it is that there is no such coupon."""
-        redeemed = await flow(order, arrived_at)
-        if redeemed.refusal is not Refusal.COUPON_NOT_FOUND:
-            return redeemed
-        guess = Guess(order.api_key_id, order.customer_id, order.code)
-        try:
-            limited_s = await self.note(guess, arrived_at + self._answer_s)
-        except UsherError as error:
-            log.debug("guess not noted", error=f"{type(error).__name__}: {error}")
-            return UNAVAILABLE
-        return _limited(limited_s) if limited_s else redeemed
-
-    async def _replayed(self, order: Order, arrived_at: float) -> Redeemed:
+    async def _replayed(self, order: Order, until: float) -> Redeemed:
         """To a limited customer: the order's live redemption, or that they are limited.
 
         All who are limited are looked up together, whatever is known of their codes, so that how long the answer takes
@@ -128,7 +118,7 @@ class Guesses:
         """
         question = LookUp(order.code, order.customer_id, order.order_id)
         try:
-            async with asyncio.timeout_at(arrived_at + self._answer_s):
+            async with asyncio.timeout_at(until):
                 live = (await self._replays.ask(question)).live
         except TimeoutError as error:
             raise LedgerUnavailable("no time was left to look the order up") from error
@@ -153,28 +143,40 @@ class Guesses:
             return 0
         return math.ceil(left_s)
 
-    @asynccontextmanager
-    async def turn(self, guess: Guess, until: float, *, known: bool) -> AsyncIterator[int]:
-        """Within it, a request with this code is answered; the value is `limited_s`.
+    async def limited_for(self, guess: Guess, until: float) -> int:
+        """For how many whole seconds the customer is limited; 0: the code may be answered.
 
-        `known`: this process knows that there is a coupon. It waits while GUESSES_MAX other codes of this customer are under
-        way of which that is not known, until their guesses are counted. Raises LedgerUnavailable when `until` has passed,
-        in seconds of the loop's clock.
+        By then it is known whether there is such a coupon, and a code of none has been counted. It waits while GUESSES_MAX
+        other codes of this customer are on their way, until those that are guesses are counted.
+
+        `until` in seconds of the loop's clock. Raises LedgerUnavailable when the ledger could not say in time, Overloaded.
         """
+        limited_s = self.limited_s(*guess[:2])
+        if limited_s:
+            return limited_s
         try:
             async with asyncio.timeout_at(until):
-                while not (limited_s := self.limited_s(*guess[:2])) and not self._turns.is_free(guess):
-                    await self._turns.wait(guess)
+                await self._turns.begin(guess)
         except TimeoutError as error:
             raise LedgerUnavailable("the customer's other codes were not decided in time") from error
-        if known or limited_s:
-            yield limited_s
-            return
-        self._turns.begin(guess)
         try:
-            yield 0
+            return self.limited_s(*guess[:2]) or await self._find(guess, until)
         finally:
             self._turns.end(guess)
+
+    async def _find(self, guess: Guess, until: float) -> int:
+        """Makes it known whether there is such a coupon, and counts the guess if there is none."""
+        if self._loads.known(guess.code) is not None:
+            return 0
+        if not self._loads.is_unknown(guess.code):
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._loads.load(guess.code)
+            except CounterUnavailable as error:
+                log.debug("counter not loaded for a new code", error=str(error))  # What the ledger said is remembered.
+            except TimeoutError as error:
+                raise LedgerUnavailable("no time was left to read the coupon") from error
+        return 0 if self._loads.known(guess.code) is not None else await self.note(guess, until)
 
     async def note(self, guess: Guess, until: float) -> int:
         """Counts a guess, durably; 0, or for how many whole seconds the customer is limited: then it is one too many.
@@ -227,7 +229,7 @@ class Guesses:
     async def refresh(self) -> None:
         """Reads who is limited, in one statement; forgets whose time is over."""
         now = asyncio.get_running_loop().time()
-        self._limited = {customer: until for customer, until in self._limited.items() if until > now}
+        self._limited = OrderedDict((customer, until) for customer, until in self._limited.items() if until > now)
         if self._events_left_out:
             log.info("more customers limited", customers=self._events_left_out)
         self._events_left, self._events_left_out = EVENTS_PER_REFRESH_MAX, 0

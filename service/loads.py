@@ -1,6 +1,7 @@
 """Counters are made from the ledger: one statement for all codes that wait, one statement at a time."""
 
 import asyncio
+from collections import OrderedDict
 from contextlib import suppress
 from typing import TypeVar
 
@@ -35,8 +36,8 @@ class Loads:
     def __init__(self, counters: Counters, ledger: Ledger) -> None:
         self._counters = counters
         self._ledger = ledger
-        self._known: dict[str, int] = {}
-        self._unknown: dict[str, float] = {}
+        self._known: OrderedDict[str, int] = OrderedDict()
+        self._unknown: OrderedDict[str, float] = OrderedDict()
         self._waiting: dict[str, asyncio.Future[int | None]] = {}
         self._even_newer: set[str] = set()
         self._known_waits = asyncio.Event()
@@ -81,7 +82,10 @@ class Loads:
         """Load until nobody waits."""
         try:
             while self._waiting:
-                codes = list(self._waiting)[:CODES_PER_STATEMENT_MAX]
+                codes = list(self._waiting)
+                if len(codes) > CODES_PER_STATEMENT_MAX:  # A known code does not stand behind a storm of guesses.
+                    codes.sort(key=self._is_new)
+                    del codes[CODES_PER_STATEMENT_MAX:]
                 self._known_waits.clear()
                 guessed = await self._answer({code: self._waiting.pop(code) for code in codes})
                 await asyncio.sleep(STATEMENT_INTERVAL_S)
@@ -91,6 +95,9 @@ class Loads:
                             await self._known_waits.wait()
         finally:
             self._runner = None
+
+    def _is_new(self, code: str) -> bool:
+        return code not in self._known
 
     async def _answer(self, waiting: dict[str, asyncio.Future[int | None]]) -> bool:
         """Load these codes, and answer all that wait for them; whether there is a coupon of none of them."""
@@ -125,9 +132,9 @@ class Loads:
         return {code: loaded.coupon.id for code, loaded in found.items()}
 
 
-def remember(memory: dict[Key, Value], key: Key, value: Value, entries_max: int) -> None:
-    """Keeps a value in a bounded memory: the oldest entry makes room."""
-    memory.pop(key, None)
-    if len(memory) >= entries_max:
-        del memory[next(iter(memory))]
+def remember(memory: OrderedDict[Key, Value], key: Key, value: Value, entries_max: int) -> None:
+    """Keeps a value in a bounded memory: the oldest entry makes room. A plain dict would look for it among the deleted ones."""
     memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > entries_max:
+        memory.popitem(last=False)

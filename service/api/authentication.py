@@ -11,6 +11,7 @@ much of a key was right: see `service.ledger.keys`. Unknown, revoked and expired
 import asyncio
 import hashlib
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,7 +25,7 @@ from service.model import ApiKey, Scope
 
 REFRESH_INTERVAL_S: Final = 0.75
 """With the look-up itself below the two seconds in which a revoked key is to be refused."""
-LOOK_UP_TIMEOUT_S: Final = 1.0
+LOOK_UP_TIMEOUT_MAX_S: Final = 1.0
 """A ledger that takes longer for an index look-up is as good as away."""
 CONFIRMED_MAX_S: Final = 30.0
 """A ledger fails over within seconds; an operator who revokes a key meanwhile expects it gone soon after."""
@@ -78,11 +79,12 @@ class Known:
 class Authenticator:
     """Knows the callers. `now`: the ledger's clock, by which keys expire."""
 
-    def __init__(self, keys: KeyStore, now: Callable[[], datetime]) -> None:
+    def __init__(self, keys: KeyStore, now: Callable[[], datetime], look_up_timeout_s: float = LOOK_UP_TIMEOUT_MAX_S) -> None:
         self._keys = keys
         self._now = now
+        self._look_up_timeout_s = look_up_timeout_s
         self._known: dict[bytes, Known] = {}
-        self._unknown: dict[bytes, float] = {}
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()
         self._waiting: dict[bytes, asyncio.Future[ApiKey | None]] = {}
         self._to_look_up: list[bytes] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,11 +94,12 @@ class Authenticator:
         self._outage = False
 
     def start(self) -> None:
-        """Begins to look up and to refresh, in the running loop."""
-        self._tasks = [asyncio.create_task(self._look_up_always()), asyncio.create_task(self._refresh_always())]
+        """Begins to look up, to refresh and to note uses, in the running loop."""
+        always = (self._look_up_always(), self._refresh_always(), self._note_uses_always())
+        self._tasks = [asyncio.create_task(one) for one in always]
 
     async def stop(self) -> None:
-        """Ends both, and notes the last uses; whoever still waits for a look-up is told that the ledger is unavailable."""
+        """Ends them, and notes the last uses; whoever still waits for a look-up is told that the ledger is unavailable."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -172,7 +175,7 @@ class Authenticator:
                 future.set_result(key if digest in self._known else None)
 
     async def _find(self, digests: Sequence[bytes]) -> dict[bytes, ApiKey]:
-        deadline = asyncio.get_running_loop().time() + LOOK_UP_TIMEOUT_S
+        deadline = asyncio.get_running_loop().time() + self._look_up_timeout_s
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._keys.find(digests, deadline)
@@ -185,7 +188,7 @@ class Authenticator:
         if key is None or not self._in_force(key):
             self._forget(digest, at)
             if len(self._unknown) >= UNKNOWN_MAX:
-                del self._unknown[next(iter(self._unknown))]
+                self._unknown.popitem(last=False)
             self._unknown[digest] = at + UNKNOWN_S
             return
         self._unknown.pop(digest, None)
@@ -232,12 +235,9 @@ class Authenticator:
         self._outage = False
         for digest in digests:
             self._remember(digest, keys.get(digest))
-        if self._uses and at - self._touched_at >= TOUCH_INTERVAL_S:
-            self._touched_at = at
-            await self._touch(at)
 
     def _forget_aged(self, at: float) -> None:
-        self._unknown = {digest: until for digest, until in self._unknown.items() if until > at}
+        self._unknown = OrderedDict((digest, until) for digest, until in self._unknown.items() if until > at)
         self._gather_uses(at)
         self._known = {digest: known for digest, known in self._known.items() if at - known.used_at < IDLE_MAX_S}
 
@@ -248,14 +248,33 @@ class Authenticator:
                 known.used_at, known.used = at, False
                 self._uses[known.key.id] = at
 
+    # --- Last use ----------------------------------------------------------------------------------------------
+
+    async def _note_uses_always(self) -> None:
+        """Beside the refresh: a note may wait for a lock, and a revoked key is to be found in time."""
+        while True:
+            await asyncio.sleep(REFRESH_INTERVAL_S)
+            try:
+                await self.note_uses()
+            except Exception:
+                log.exception("use of keys was not noted")
+
+    async def note_uses(self) -> None:
+        """Notes the uses that a refresh has gathered, at most once in TOUCH_INTERVAL_S."""
+        at = asyncio.get_running_loop().time()
+        if self._uses and at - self._touched_at >= TOUCH_INTERVAL_S:
+            self._touched_at = at
+            await self._touch(at)
+
     async def _touch(self, at: float) -> None:
         """Notes the uses in the ledger, each with its own time; if that fails, the next time."""
         now = self._now()
         uses = dict(self._uses)
         try:
-            async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
+            async with asyncio.timeout(LOOK_UP_TIMEOUT_MAX_S):
                 await self._keys.touch(
-                    {key_id: now - timedelta(seconds=at - used_at) for key_id, used_at in uses.items()}, at + LOOK_UP_TIMEOUT_S
+                    {key_id: now - timedelta(seconds=at - used_at) for key_id, used_at in uses.items()},
+                    at + LOOK_UP_TIMEOUT_MAX_S,
                 )
         except (UsherError, TimeoutError) as error:
             log.warning("use of keys was not noted", error=str(error))

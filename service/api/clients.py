@@ -148,7 +148,8 @@ class Clients:
         now = self._loop.time()
         looked_at, self._due = self._due[: self._share], self._due[self._share :]
         for connection in looked_at:
-            if self._compare(connection, now):
+            # Some have ended since the list was made.
+            if connection in self._open and self._compare(connection, now):
                 self._check(connection, now)
 
     def _compare(self, connection: Connection, now: float) -> bool:

@@ -13,6 +13,7 @@ from aiohttp import HttpVersion10, HttpVersion11, StreamReader, hdrs
 from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 
 HEAD_LINE_MAX_BYTES: Final = 8 * 1024
 """Request line and each header line. The longest address in use is a list with three names in it, percent-encoded."""
@@ -23,10 +24,13 @@ LENGTH_MAX_DIGITS: Final = 18
 """The library takes a length of 2^64 - 1 for no body at all, and waits for it all the same."""
 
 HEAD_END: Final = b"\r\n\r\n"
+EMPTY_LINES: Final = re.compile(rb"[\r\n]*")
 BEGINNING: Final = re.compile(rb"(?:\r\n)*[A-Z-]+ [^\s]+ HTTP/1\.[01]\r\n")
 """A request line as RFC 9112 3 writes it. llhttp also takes several spaces, other protocols, and LF or CR before it. Empty
 lines before it are allowed (2.2): some clients send one behind a body."""
 PART_OF_BEGINNING: Final = re.compile(rb"(?:\r\n)*(?:\r|[^\r\n]+\r?)?\Z")
+NO_LINE: Final = b"\n"
+"""Stands for ends of lines that are no empty lines: whatever comes behind them is refused."""
 HOST: Final = re.compile(
     r"(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?", re.ASCII
 )
@@ -48,17 +52,21 @@ class Framing:
         queued: requests that it has read and nobody has taken up. Behind too many of them it only keeps what comes.
 
     Attributes:
-        head_bytes: of a head that has begun and is not complete, so many have come; 0 between requests and in bodies.
+        head_bytes: of a head that has begun and is not complete, so many have come; 0 between requests and in bodies. Empty
+            lines before a head do not begin it.
+        in_body: the last request's head is complete, and its body is not.
     """
 
     __slots__ = (
+        "_chunked",
         "_feed",
-        "_in_body",
+        "_head_tail",
         "_line",
         "_payload",
         "_queued",
         "feed_eof",
         "head_bytes",
+        "in_body",
         "message_consumed",
         "pause_reading",
         "set_upgraded",
@@ -72,9 +80,12 @@ class Framing:
         self.pause_reading = parser.pause_reading
         self.set_upgraded = parser.set_upgraded
         self.head_bytes = 0
+        # The end of what has come of a head, so that a blank line is found though it came in two pieces.
+        self._head_tail = b""
         # The last request's body.
         self._payload: StreamReader = EMPTY_PAYLOAD
-        self._in_body = False
+        self._chunked = False
+        self.in_body = False
         # What has come of a request line; None where it is not known that one is next.
         self._line: bytes | None = b""
 
@@ -83,48 +94,101 @@ class Framing:
         line = self._line
         if line is not None and data:
             self._line = None
-            if line or not BEGINNING.match(data):
-                self._look_at_line(line + data)
+            if (line or not BEGINNING.match(data)) and not self._look_at_line(line + data):
+                return (), False, b""
+        if self.in_body:
+            return self._feed_body(data)
         fed: Fed = self._feed(data)
-        messages = fed[0]
-        if messages:
-            checked = [(strict(message), payload) for message, payload in messages]
-            self._payload = checked[-1][1]
-            self._find_end(data)
-            return checked, fed[1], fed[2]
-        if self._in_body:
-            self._in_body = not self._payload.is_eof()
-        else:
+        if fed[0]:
+            return self._taken(fed, data, 0)
+        if data and (self.head_bytes or data.strip(b"\r\n")):
             self.head_bytes += len(data)
+            self._head_tail = (self._head_tail + data)[1 - len(HEAD_END) :]
             if self.head_bytes > HEAD_MAX_BYTES and not self._queued:
                 raise BadHttpMessage("The head is too long")
         return fed
 
-    def _look_at_line(self, line: bytes) -> None:
-        """Refuses a request line that is none. The rest of a head is the parser's: there it is strict."""
-        if PART_OF_BEGINNING.match(line):
-            self._line = line[-HEAD_LINE_MAX_BYTES:]
-        elif not BEGINNING.match(line):
-            raise BadHttpMessage("Bad request line")
+    def _feed_body(self, data: bytes) -> Fed:
+        """`data` goes on with a body, and may end it and bring more."""
+        payload, had = self._payload, self._payload.total_bytes
+        fed: Fed = self._feed(data)
+        if fed[0]:
+            return self._taken(fed, data, -1 if self._chunked else payload.total_bytes - had)
+        if payload.is_eof():
+            self.in_body = False
+            if self._chunked:
+                self._conclude(data, _last_blank_line(data), 0)
+            else:
+                self._conclude(data, payload.total_bytes - had, 0)
+        return fed
 
-    def _find_end(self, data: bytes) -> None:
-        """Whether `data`, which completed a head, ends with the request, so that the next byte begins another.
-
-        Between two requests that share a segment nobody says where one ends; here the blank line and the length of the body
-        do. In doubt nothing is concluded: the next line is the parser's alone, and a silent rest counts as idle.
-        """
-        self.head_bytes = 0
-        self._in_body = not self._payload.is_eof()
-        if self._in_body:
-            return
-        at = data.rfind(HEAD_END)
-        if at < 0:
-            return
-        behind = len(data) - at - len(HEAD_END)
-        if behind in (0, self._payload.total_bytes):
-            self._line = b""
+    def _taken(self, fed: Fed, data: bytes, start: int) -> Fed:
+        """Requests whose heads `data` completed. `start`: where in it the first of them begins or goes on; -1 if unknown."""
+        messages = fed[0]
+        checked = [(strict(message), payload) for message, payload in messages]
+        self._payload = payload = checked[-1][1]
+        self._chunked = messages[-1][0].chunked
+        self.in_body = not payload.is_eof()
+        if self.in_body:
+            self._line = None
+            self.head_bytes = 0
+            self._head_tail = b""
         else:
-            self.head_bytes = behind
+            whole = self._head_tail + data
+            # Without a length it ends in a blank line. What is behind is less than a head, and has none but in front.
+            has_length = payload.total_bytes and not self._chunked
+            end = self._walk(whole, start, messages) if has_length else _last_blank_line(whole)
+            self._conclude(whole, end, len(messages))
+        return checked, fed[1], fed[2]
+
+    def _look_at_line(self, line: bytes) -> bool:
+        """Whether the parser may have it; raises for a request line that is none. The rest of a head is strict there."""
+        if BEGINNING.match(line):
+            return True
+        well_formed = PART_OF_BEGINNING.match(line) is not None
+        if not line.strip(b"\r\n"):
+            # Nobody is told that empty lines are none before a request comes: what is told could be taken for its answer.
+            self._line = line[len(line) // 2 * 2 :] if well_formed else NO_LINE
+            return well_formed
+        if not well_formed:
+            raise BadHttpMessage("Bad request line")
+        self._line = line[-HEAD_LINE_MAX_BYTES:]
+        return True
+
+    def _walk(self, whole: bytes, start: int, messages: list[Any]) -> int:
+        """Where the last of these requests ends; -1 if unknown. Each has the first blank line in it, and then its body."""
+        end = start
+        for message, payload in messages:
+            if end < 0 or message.chunked:
+                return -1
+            if whole.startswith((b"\r", b"\n"), end) and (end != start or not self.head_bytes):
+                found = EMPTY_LINES.match(whole, end)
+                end = found.end() if found else end
+            at = whole.find(HEAD_END, end)
+            end = at + len(HEAD_END) + payload.total_bytes if at >= 0 else -1
+        return end
+
+    def _conclude(self, data: bytes, end: int, taken: int) -> None:
+        """All requests in `data` are complete, and another begins at `end` in it, if that is where it can be.
+
+        In doubt nothing is concluded: the next line is the parser's alone, and a silent rest counts as idle. `taken`: requests
+        that are about to be queued. When there are too many, the parser keeps back what is behind them.
+        """
+        self._line = None
+        self.head_bytes = 0
+        self._head_tail = b""
+        if not 0 < end <= len(data) or len(self._queued) + taken >= MAX_MSG_QUEUE_SIZE:
+            return
+        self._line = rest = data[end:]
+        if rest and rest.strip(b"\r\n"):
+            self.head_bytes = len(rest)
+            self._head_tail = rest[1 - len(HEAD_END) :]
+
+
+def _last_blank_line(data: bytes) -> int:
+    """Where the last one ends; -1 if there is none."""
+    at = data.rfind(HEAD_END)
+    return at + len(HEAD_END) if at >= 0 else -1
 
 
 def strict(message: RawRequestMessage) -> RawRequestMessage:

@@ -16,9 +16,9 @@ from aiohttp import hdrs, web
 from service.api import redemptions
 from service.api.clients import Clients
 from service.api.failures import Failures
-from service.api.parts import AUTHENTICATOR, PROBLEMS, READINESS, REDEEMER
+from service.api.parts import AUTHENTICATOR, PROBLEMS, READINESS, REDEEMER, SETTINGS
 from service.api.problems import Code, Problem, of_error
-from service.api.requests import BODY_MAX_BYTES, SlowBody
+from service.api.requests import BODY_MAX_BYTES, DEADLINE_S, SlowBody
 from service.errors import UsherError
 
 REQUEST_ID: Final = "X-Request-Id"
@@ -41,6 +41,7 @@ class Front:
         self._readiness = app[READINESS]
         self._authenticator = app[AUTHENTICATOR]
         self._redeemer = app[REDEEMER]
+        self._deadline_s = app[SETTINGS].request_deadline_ms / 1000
         self._failures = Failures()
         self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
@@ -49,6 +50,7 @@ class Front:
         """The answer, whatever happens but a cancellation."""
         headers = request.headers
         request_id = self.request_id(headers.get(REQUEST_ID))
+        request[DEADLINE_S] = self._deadline_s
         readiness = self._readiness
         readiness.under_way += 1
         try:

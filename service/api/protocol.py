@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from aiohttp import HttpVersion11, web
+from aiohttp.http_parser import RawRequestMessage
 
 from service.api.clients import Clients, Stage
 from service.api.framing import HEAD_LINE_MAX_BYTES, HEADERS_MAX, Framing
@@ -53,12 +54,30 @@ class Protocol(web.RequestHandler):
         self._wire = None
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # The library's says nothing, which is False.
+        """The client says no more. True keeps the connection: what it has asked is answered, and then it ends."""
+        if not self._is_busy() or (self._framing.in_body and not self._messages):
+            # Nothing is asked, or the body that is being read will never be whole.
+            return False
+        if self._messages:
+            last, body = self._messages[-1]
+            if isinstance(last, RawRequestMessage):
+                self._messages[-1] = last._replace(should_close=True), body
+        else:
+            # The library's way to end it after the answer that is under way.
+            self.close()
+        return True
+
+    def _is_busy(self) -> bool:
+        """Whether a request has been read and not been answered; one may not have been taken up yet."""
+        return bool(self._messages) or (self._waiter is None and self._request_count > 0)
+
     def stage(self) -> tuple[Stage, int]:
         """What it is doing, and how many of its requests have been taken up."""
         taken_up = self._request_count - len(self._messages)
         if self._wire is not None and self._wire.get_write_buffer_size():
             return Stage.SENDING, taken_up
-        if self._waiter is None and self._request_count:
+        if self._is_busy():
             return Stage.BUSY, taken_up
         if not self._request_count or self._framing.head_bytes:
             return Stage.HEAD, taken_up

@@ -6,13 +6,16 @@ from typing import Any, Final
 from aiohttp import StreamReader, hdrs, web
 
 from service.api.decoding import loads_object
-from service.api.parts import SETTINGS
 from service.api.problems import Code, Problem
 
 BODY_MAX_BYTES: Final = 16 * 1024
 BODY_TIMEOUT_S: Final = 2.0
 """For the rest of a body of 16 KiB, within the time in which every POST is answered. The parser does not tell a body that
 breaks off in the middle of a chunk from one that is still to come."""
+BODY_DEADLINE_SHARE: Final = 0.4
+"""Of the request's deadline, if that is less."""
+DEADLINE_S: Final = web.RequestKey("deadline_s", float)
+"""How long the request may take. Not the application's, since a redemption does not go through the router that knows it."""
 
 
 class SlowBody(Problem):
@@ -40,17 +43,17 @@ async def _read_bounded(request: web.Request) -> bytes:
     else:
         if (request.content_length or 0) > BODY_MAX_BYTES:
             raise Problem(Code.TOO_LARGE, close=True)
-        body = await _read_rest(content)
+        body = await _read_rest(content, min(BODY_TIMEOUT_S, BODY_DEADLINE_SHARE * request[DEADLINE_S]))
     if len(body) > BODY_MAX_BYTES:
         raise Problem(Code.TOO_LARGE, close=True)
     return body
 
 
-async def _read_rest(content: StreamReader) -> bytes:
+async def _read_rest(content: StreamReader, timeout_s: float) -> bytes:
     """What comes in time, at most a little more than BODY_MAX_BYTES."""
     body = b""
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             while len(body) <= BODY_MAX_BYTES and (chunk := await content.readany()):
                 body += chunk
     except TimeoutError:
@@ -68,4 +71,4 @@ def _check_media_type(request: web.Request) -> None:
 
 def deadline_of(request: web.Request) -> float:
     """Until when the ledger may take for a request that begins now, in seconds of the loop's clock."""
-    return asyncio.get_running_loop().time() + request.app[SETTINGS].request_deadline_ms / 1000
+    return asyncio.get_running_loop().time() + request[DEADLINE_S]

@@ -38,6 +38,8 @@ def create(
     """Make a key and print it, once: the ledger keeps only its digest."""
     if not name.strip() or not name.isprintable() or len(name) > NAME_MAX_CHARS:
         raise errors.ConfigurationError(f"--name: must be 1 to {NAME_MAX_CHARS} printable characters")
+    if name.strip().isdecimal():
+        raise errors.ConfigurationError("--name: must not be a number; keys are known by their numbers, too")
     until = _expiry(expires_at, expires_in)
 
     async def work(ledger: Ledger, deadline: float) -> tuple[ApiKey, str]:
@@ -123,11 +125,17 @@ def revoke(which: Which, *, json: output.Json = False) -> None:
 
     async def work(ledger: Ledger, deadline: float) -> tuple[ApiKey, datetime]:
         found = await _find(ledger, which, deadline)
-        return await ledger.keys.revoke(found.name, deadline) or found, ledger.now()
+        if found.revoked_at is not None:
+            return found, ledger.now()
+        began_at = ledger.now()
+        return await ledger.keys.revoke(found.name, deadline) or found, began_at
 
-    key, now = _with_ledger(work)
+    key, began_at = _with_ledger(work)
     used = f"last used {format_time(key.last_used_at)}" if key.last_used_at else "never used"
-    output.show(view(key, now), lines=[f"revoked {key.name}, {used}"], as_json=json)
+    done = f"revoked {key.name}"
+    if key.revoked_at is not None and key.revoked_at < began_at:
+        done = f"{key.name} was revoked already, at {format_time(key.revoked_at)}"
+    output.show(view(key, began_at), lines=[f"{done}, {used}"], as_json=json)
 
 
 def view(key: ApiKey, now: datetime) -> dict[str, Any]:
@@ -169,11 +177,15 @@ def _with_ledger(work: Callable[[Ledger, float], Awaitable[output.T]]) -> output
 
 
 async def _find(ledger: Ledger, which: str, deadline: float) -> ApiKey:
-    """The key of this name, else that of this number; raises Refused."""
+    """The key of this name or number; raises Refused."""
     keys = await ledger.keys.list(deadline)
-    found = [key for key in keys if key.name == which] or [key for key in keys if str(key.id) == which]
+    found = [key for key in keys if which in (key.name, str(key.id))]
     if not found:
         raise output.Refused(f"there is no key {which!r}; `usher key list` shows all")
+    if len(found) > 1:
+        raise output.Refused(
+            f"{which} is the name of one key and the number of another; use the other word for the one you mean"
+        )
     return found[0]
 
 
@@ -194,7 +206,8 @@ def _expiry(at: str | None, within: str | None, argument: str = "") -> Callable[
     try:
         moment = parse_time(at)
     except ValueError as error:
-        raise errors.ConfigurationError(f"{name}: {error}") from None
+        spans = ", a span such as 7d, or never" if argument else ""
+        raise errors.ConfigurationError(f"{name}: {error}{spans}") from None
 
     def check(now: datetime) -> datetime:
         if moment <= now:

@@ -35,6 +35,7 @@ REFUSALS: Final = (
     errors.LimitLowered,
     errors.WindowEmpty,
     errors.KeyExists,
+    errors.KeyNotInForce,
 )
 STYLES: Final = {
     "active": "green",
@@ -134,10 +135,17 @@ def _what_to_try(chosen: Settings, error: errors.UsherError, administers: bool) 
         case errors.LedgerReplyLost():
             return "What was to be done may have been done all the same: look before you repeat it."
         case errors.LedgerUnavailable():
-            return f"Check host and port in {variable}, and that it runs."
+            if "read-only" in str(error):
+                return f"Is the one in {variable} a replica, or a failover under way?"
+            unset = "" if _is_set(chosen, variable) else ", which is not set: this is the default"
+            return f"Check host and port in {variable}{unset}, and that it runs."
         case errors.LedgerContended():
             return "Others hold what this command needs; try again."
     return "Nothing was done."
+
+
+def _is_set(chosen: Settings, variable: str) -> bool:
+    return variable.removeprefix(config.PREFIX).lower() in chosen.model_fields_set
 
 
 def explain_redis(chosen: Settings, error: errors.CounterUnavailable) -> str:

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from service.errors import KeyExists, LedgerRefusedData
+from service.errors import KeyExists, KeyNotInForce, LedgerRefusedData
 from service.ledger.clock import Clock
 from service.ledger.connections import Connection, Connections, Row
 from service.ledger.literals import Sql, binaries, literal
@@ -24,6 +24,8 @@ CREATE = Query("key_create")
 LIST = Query("key_list")
 BY_NAME = Query("key_by_name")
 EXPIRE = Query("key_expire")
+EXPIRE_BY = Query("key_expire_by")
+IN_FORCE = Query("key_in_force")
 REVOKE = Query("key_revoke")
 FIND = Query("key_find")
 TOUCH = Query("key_touch")
@@ -86,19 +88,21 @@ class Keys:
         """Makes a key that may do what `old` may, and lets `old` expire after the overlap, both or neither.
 
         Returns the new key's row, named as the old one with the next free number, and its text. An `old` that expires
-        earlier still does. Raises KeyExists when somebody else took that name meanwhile, LedgerUnavailable (LedgerReplyLost:
-        perhaps done).
+        earlier still does. Raises KeyNotInForce when `old` was revoked or has expired meanwhile, KeyExists when somebody else
+        took the new name, LedgerUnavailable (LedgerReplyLost: perhaps done).
         """
         taken = {key.name for key in await self.list(deadline)}
         name = next_name(old.name, taken)
         async with self._connections.use(deadline) as connection:
-            ends_at = self._clock.now() + overlap
-            if old.expires_at is not None:
-                ends_at = min(ends_at, old.expires_at)
+            now = self._clock.now()
             try:
                 async with connection.transaction(deadline):
+                    # First of all: it locks the row, so what somebody else does to the key comes before or after.
+                    in_force = await connection.fetch(IN_FORCE(name=old.name, now=now), deadline)
+                    if not in_force:
+                        raise KeyNotInForce
+                    await connection.run(EXPIRE_BY(name=old.name, expires_at=now + overlap), deadline)
                     made = await self._insert(connection, name, old.scopes, expires_at=expires_at, deadline=deadline)
-                    await connection.run(EXPIRE(name=old.name, expires_at=ends_at), deadline)
             except LedgerRefusedData as error:
                 raise KeyExists(TAKEN) from error
         return made

@@ -223,3 +223,31 @@ async def test_a_restore_does_not_overwrite(operator: Operator, target: MariaDB)
         with pytest.raises(AssertionError, match="Table 'api_key' already exists"):
             operator.paste(restore)
         assert ["kept"] == restored.column("SELECT name FROM api_key")
+
+
+def test_spoilt_tables_are_moved_out_of_the_way(operator: Operator, target: MariaDB) -> None:
+    """The backup goes into the database that the accounts may use, and the spoilt rows are kept."""
+    write, _ = blocks("Back up", "sh")
+    (move,) = blocks("Restore", "sql")
+    restore, *_ = blocks("Restore", "sh")
+    run_usher("migrate", migration_url=target.migration_url).check()
+    operator.paste(write)
+    with Admin(target) as administrator:
+        administrator.run("INSERT INTO schema_migration VALUES (99, 'spoilt', 'x', UTC_TIMESTAMP(6))")
+        for statement in move.split(";\n"):
+            if statement.strip():
+                administrator.run(statement)
+        assert [] == administrator.run("SHOW TABLES FROM usher")
+        assert "" == operator.paste(restore)
+        spoilt = administrator.column("SELECT version FROM usher_spoilt.schema_migration")
+        assert [*administrator.column("SELECT version FROM usher.schema_migration"), 99] == spoilt
+
+
+def test_a_backup_that_failed_does_not_get_the_name(operator: Operator, tmp_path: Path) -> None:
+    """In a shell that knows no pipefail, too; and nobody else may read what there is of it."""
+    write, _ = blocks("Back up", "sh")
+    (tmp_path / "backup.cnf").write_text("[client]\nhost = 127.0.0.1\nport = 1\n", encoding="utf-8")
+    with pytest.raises(AssertionError, match="Can't connect"):
+        operator.paste(write)
+    (written,) = tmp_path.glob("usher.sql.gz*")
+    assert ("usher.sql.gz.part", 0o600) == (written.name, written.stat().st_mode & 0o777)

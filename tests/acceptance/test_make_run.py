@@ -88,6 +88,7 @@ def check_accounts(run: Path) -> list[str]:
     } == {name: url.username for name, url in urls.items()}
     with redis.Redis.from_url(known["REDIS_OPERATOR_URL"]) as operator:
         assert {"usher", "operator"} == {client["user"] for client in operator.client_list()}
+    assert (run / "log-hash-key").read_text() == known["USHER_LOG_HASH_KEY"]
     assert 0 == (run / "env").stat().st_mode & 0o077
     return [str(url.password) for url in urls.values()]
 

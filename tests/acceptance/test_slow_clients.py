@@ -1,6 +1,7 @@
 """Slow and idle clients are cut or kept as they should be, and the others do not notice them."""
 
 import asyncio
+import contextlib
 import itertools
 import re
 import resource
@@ -45,11 +46,13 @@ SLOW_CLIENTS = {
     # At once, then byte by byte until the connection ends; and the status of the answer, None for no answer at all.
     "nothing": (b"", b"", None),
     "a head": (b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 99, 400),
-    "empty lines": (b"", b"\r\n" * 99, 400),
+    "empty lines": (b"", b"\r\n" * 99, None),
     "headers": (b"GET /livez HTTP/1.1\r\nHost: x\r\n", b"A: b\r\n" * 99, 400),
     "half a head": (b"GET /livez HTTP/1.1\r\nHost:", b"", 400),
     "a later head": (LIVEZ, b"GET /livez HTTP/1.1\r\n" + b"A: b\r\n" * 99, 400),
     "half a later head": (LIVEZ + b"GET /livez HTTP/1.1\r\nHost:", b"", 400),
+    "half a head behind a body": (LIVEZ[:-2] + b"Content-Length: 6\r\n\r\n\r\n\r\n{}GET /livez HTTP", b"", 400),
+    "half a head behind chunks": (LIVEZ[:-2] + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /livez HTTP", b"", 400),
     "a body": (REDEEM + LENGTH, b" " * 999, 400),
     "no body": (REDEEM + LENGTH, b"", 400),
     "small chunks": (CHUNKED, b"1\r\n{\r\n" * 99, 400),
@@ -67,6 +70,15 @@ SLOW_CLIENTS = {
 }
 
 
+async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
+    """All that comes. A byte that is sent while the server closes ends the connection with a reset."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while some := await reader.read(65_536):
+            received += some
+    return received
+
+
 async def suffer(usher: Usher, api_key: str, name: str) -> tuple[float, list[int]]:
     """After how many seconds the server has ended the connection, and the statuses of its answers."""
     at_once, slowly, _ = SLOW_CLIENTS[name]
@@ -74,7 +86,7 @@ async def suffer(usher: Usher, api_key: str, name: str) -> tuple[float, list[int
     async with connected(usher) as (reader, writer):
         began_at = loop.time()
         writer.write(at_once.replace(b"KEY", api_key.encode()))
-        reading = asyncio.create_task(reader.read())
+        reading = asyncio.create_task(read_to_the_end(reader))
         for byte in slowly:
             done, _ = await asyncio.wait([reading], timeout=PACE_S)
             if done:

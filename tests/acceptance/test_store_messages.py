@@ -68,6 +68,34 @@ def test_nobody_listens_where_the_schema_is_changed(url: Url, command: list[str]
     } == said
 
 
+def test_no_variable_is_set() -> None:
+    """The address is not one that anybody has chosen, and the line says so."""
+    done = run_usher("coupon", "list")
+    assert "127.0.0.1:3306/usher cannot be used: " in line(done)
+    assert line(done).endswith(
+        "Check host and port in USHER_DATABASE_URL, which is not set: this is the default, and that it runs."
+    )
+
+
+def test_a_ledger_that_is_read_only(stores: Stores, admin: Admin) -> None:
+    admin.run("SET GLOBAL read_only = 1")
+    try:
+        said = line(run_usher("coupon", "create", "READ-ONLY", database_url=stores.mariadb.url))
+    finally:
+        admin.run("SET GLOBAL read_only = 0")
+    assert said.endswith("the ledger is read-only. Is the one in USHER_DATABASE_URL a replica, or a failover under way?")
+
+
+def test_redis_without_a_password(stores: Stores) -> None:
+    made = run_usher("coupon", "create", "NO-PASSWORD", database_url=stores.mariadb.url, redis_url=stores.redis.url).check()
+    assert "" == made.errors
+    bare = f"redis://127.0.0.1:{stores.redis.port}/0"
+    done = run_usher(
+        "coupon", "update", "NO-PASSWORD", "--status", "paused", database_url=stores.mariadb.url, redis_url=bare
+    ).check()
+    assert "cannot be used: it wants a user and a password" in done.errors
+
+
 def test_host_that_is_mistyped(url: Url) -> None:
     said = line(run_usher("coupon", "list", database_url=url(where="no-such-host.invalid")))
     expected = "no-such-host.invalid:3306/usher cannot be used: no connection, there is no host of this name. "

@@ -166,6 +166,24 @@ def test_accounts_without_passwords_are_refused_by_the_file_itself(fresh: MariaD
     assert set() == accounts(fresh)
 
 
+@pytest.mark.parametrize("given", ["@usher_password", "@usher_migrate_password"])
+def test_one_password_alone_changes_nothing(fresh: MariaDB, given: str) -> None:
+    """Not even by a client that goes on after the error, as the one that people type into does."""
+    statements = [line for line in (STORES / "accounts.sql").read_text(encoding="utf-8").splitlines() if line.endswith(";")]
+    refused = []
+    with closing(pymysql.connect(unix_socket=str(fresh.socket), user="root")) as root, root.cursor() as cursor:
+        for statement in [f"SET {given} = 'alone';", *statements]:
+            try:
+                cursor.execute(statement)
+            except pymysql.err.MySQLError as error:
+                refused.append(error.args[1])
+        cursor.execute("SHOW DATABASES LIKE 'usher'")
+        databases = cursor.fetchall()
+    assert ["Set @usher_password and @usher_migrate_password first."] == refused
+    assert set() == accounts(fresh)
+    assert () == databases
+
+
 def test_an_executable_script_says_what_is_wrong(fresh: MariaDB, tmp_path: Path) -> None:
     """The image would run it by itself, where it cannot reach the server; it must not print passwords to the log instead."""
     done = image(fresh, tmp_path, PASSWORDS, executable=True)

@@ -184,9 +184,9 @@ async def test_a_key_is_not_good_for_ever_without_the_ledger(
         await authenticator.authorize(HEADER, ADMIN)
 
 
-async def test_a_ledger_that_hangs(authenticator: Authenticator, keys: FakeKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ledger_that_hangs(authenticator: Authenticator, keys: FakeKeys) -> None:
     """Nobody waits longer than the time-out, and the next ones are looked up."""
-    monkeypatch.setattr(authentication, "LOOK_UP_TIMEOUT_S", 0.05)
+    authenticator._look_up_timeout_s = 0.05
     keys.hangs = True
     with pytest.raises(LedgerUnavailable):
         await authenticator.authorize(HEADER, ADMIN)
@@ -239,7 +239,9 @@ async def test_use_is_noted(authenticator: Authenticator, keys: FakeKeys, monkey
     monkeypatch.setattr(authentication, "TOUCH_INTERVAL_S", 0.0)
     assert "ok" == await code_of(authenticator, HEADER)
     await authenticator.refresh()
+    await authenticator.note_uses()
     await authenticator.refresh()
+    await authenticator.note_uses()
     assert [[1]] == [list(used) for used in keys.touched]
 
 
@@ -249,11 +251,10 @@ async def test_a_use_is_noted_with_its_own_time(
     """Not with that of the note, which may be a minute later: by it an operator decides whether a key is still used."""
     monkeypatch.setattr(authentication, "TOUCH_INTERVAL_S", 0.0)
     assert "ok" == await code_of(authenticator, HEADER)
-    keys.failure = LedgerUnavailable()
     await authenticator.refresh()
-    keys.failure = None
     await asyncio.sleep(0.2)
     await authenticator.refresh()
+    await authenticator.note_uses()
     (used,) = keys.touched
     assert used[1] <= NOW - timedelta(seconds=0.2)
 
@@ -263,6 +264,7 @@ async def test_the_last_use_is_noted_at_the_end(keys: FakeKeys) -> None:
     one = Authenticator(keys, lambda: NOW)
     one.start()
     await one.refresh()
+    await one.note_uses()
     assert "ok" == await code_of(one, HEADER)
     await one.stop()
     assert [[1]] == [list(used) for used in keys.touched]
@@ -277,6 +279,7 @@ async def test_a_use_that_was_refused_is_none(keys: FakeKeys, monkeypatch: pytes
     keys.keys[digest(KEY)] = key_of(1, Scope.ADMIN, expires_at=NOW + timedelta(seconds=1))
     assert "ok" == await code_of(one, HEADER)
     await one.refresh()
+    await one.note_uses()
     now = NOW + timedelta(seconds=1)
     assert "unauthorized" == await code_of(one, HEADER)
     await one.stop()
@@ -290,12 +293,14 @@ async def test_the_use_of_a_key_that_was_revoked_is_noted(
     monkeypatch.setattr(authentication, "TOUCH_INTERVAL_S", 0.0)
     assert "ok" == await code_of(authenticator, HEADER)
     await authenticator.refresh()
+    await authenticator.note_uses()
     keys.touched.clear()
     keys.keys[digest(KEY)] = replace(keys.keys[digest(KEY)], revoked_at=NOW)
     reading = asyncio.create_task(authenticator.refresh())
     await asyncio.sleep(0)
     assert "ok" == await code_of(authenticator, HEADER)
     await reading
+    await authenticator.note_uses()
     assert "unauthorized" == await code_of(authenticator, HEADER)
     assert [[1]] == [list(used) for used in keys.touched]
 

@@ -4,21 +4,31 @@ import asyncio
 import json
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
+import uvloop
+from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from service.api import clients
+from service.api.clients import Clients, Stage
+from service.api.protocol import Protocol
+from service.api.requests import BODY_TIMEOUT_S
 from service.config import Settings
 from service.model import Redemption
 from tests.api.fakes import KEY, REDEMPTION, Served, serving
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 PAGE = f"GET /v1/redemptions?code=A&page_size=200 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()
+BODY = b'{"code":"A","customer_id":"a","order_id":"o"}'
+REDEEM = (
+    f"POST /v1/redemptions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer {KEY}\r\n"
+    f"Content-Length: {len(BODY)}\r\n\r\n"
+).encode() + BODY
 MOST = 16
 HASTE = 500
 """Milliseconds for a head; with them connections are looked at every LOOK_S."""
@@ -96,11 +106,9 @@ async def test_a_slow_head_makes_room_before_idle_ones() -> None:
 
 async def test_nobody_who_is_served_makes_room() -> None:
     """Then the new one is told so, and served as soon as there is room."""
-    body = b'{"code":"A","customer_id":"a","order_id":"o"}'
-    redeem = f"POST /v1/redemptions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer {KEY}\r\n"
     async with limited(head_deadline_ms=HASTE) as (served, crowd):
         served.redeemer.go.clear()
-        busy = [await crowd.one(f"{redeem}Content-Length: {len(body)}\r\n\r\n".encode() + body) for _ in range(MOST)]
+        busy = [await crowd.one(REDEEM) for _ in range(MOST)]
         await asyncio.sleep(2 * LOOK_S)
         head, _, text = (await answer(await crowd.one(LIVEZ[:9]))).partition(b"\r\n\r\n")
         assert b"503" == head.split()[1]
@@ -216,3 +224,95 @@ async def test_a_long_head_is_not_kept() -> None:
         refused = await answer(streams)
         assert b"400" == refused.split()[1]
         assert "This is no valid HTTP request." == json.loads(refused.partition(b"\r\n\r\n")[2])["detail"]
+
+
+async def test_a_request_that_nobody_has_taken_up_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its last byte on its connection is busy."""
+    stages = []
+    original = Protocol.data_received
+
+    def receive(connection: Protocol, data: bytes) -> None:
+        original(connection, data)
+        stages.append(connection.stage())
+
+    monkeypatch.setattr(Protocol, "data_received", receive)
+    async with limited() as (_, crowd):
+        assert await is_kept(await crowd.one(LIVEZ))
+    assert [(Stage.BUSY, 0), (Stage.BUSY, 1)] == stages
+
+
+async def test_connections_that_have_ended_are_not_looked_at() -> None:
+    """They end while those before them are looked at."""
+    looking = Clients(Settings(head_deadline_ms=HASTE), asyncio.get_running_loop())
+    connections = [Mock() for _ in range(2 * clients.TURNS_PER_LOOK)]
+
+    def end_all() -> tuple[Stage, int]:
+        for connection in connections:
+            looking.discard(connection)
+        return Stage.HEAD, 0
+
+    for connection in connections:
+        connection.stage.side_effect = end_all
+        looking.add(connection)
+    looking.start()
+    await asyncio.sleep(3 * LOOK_S)
+    looking.stop()
+    assert [1] + [0] * (len(connections) - 1) == [connection.stage.call_count for connection in connections]
+
+
+# --- Clients that say no more ----------------------------------------------------------------------------------------
+
+
+async def say_all(data: bytes) -> tuple[list[int], int]:
+    """The statuses of what comes back for `data` and the end of what is said; and how many orders were redeemed."""
+    async with serving() as served:
+        served.redeemer.go.clear()
+        streams = await asyncio.open_connection("127.0.0.1", served.port)
+        streams[1].write(data)
+        # The end comes by itself, while the first request is worked on.
+        await asyncio.sleep(0.1)
+        streams[1].write_eof()
+        await asyncio.sleep(0.1)
+        served.redeemer.go.set()
+        answers = await answer(streams)
+        await leave(streams[1])
+        return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", answers)], len(served.redeemer.orders)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize(
+    ("data", "statuses", "orders"),
+    [
+        (REDEEM, [201], 1),
+        (REDEEM * 3, [201] * 3, 3),
+        (REDEEM * 40, [201] * 40, 40),
+        (REDEEM + b"GET /livez HTTP/1.1", [201], 1),
+        (LIVEZ, [200], 0),
+        (b"GET /livez HTTP/1.1", [], 0),
+        (b"", [], 0),
+        (REDEEM[:-1], [], 0),
+    ],
+    ids=["one", "three", "many", "and half a head", "answered", "half a head", "nothing", "half a body"],
+)
+def test_who_says_no_more_is_answered(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], data: bytes, statuses: list[int], orders: int
+) -> None:
+    """Whatever he has asked, and then the connection ends, without waiting for the time of idle ones."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert (statuses, orders) == runner.run(say_all(data))
+
+
+async def test_a_body_is_waited_for_less_long_than_its_request_may_take() -> None:
+    async with limited(request_deadline_ms=500) as (_, crowd):
+        began_at = asyncio.get_running_loop().time()
+        slow = await crowd.one()
+        slow[1].write(REDEEM[:-1])
+        assert b"400" == (await slow[0].readline()).split()[1]
+        assert 0.1 < asyncio.get_running_loop().time() - began_at < 1.0
+
+
+def test_a_head_and_its_body_take_no_longer_than_ten_seconds() -> None:
+    """Whatever is set."""
+    with pytest.raises(ValidationError, match="head_deadline_ms"):
+        Settings(head_deadline_ms=8_001)
+    assert 10.0 >= Settings(head_deadline_ms=8_000).head_deadline_ms / 1000 + BODY_TIMEOUT_S

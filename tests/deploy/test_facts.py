@@ -144,7 +144,8 @@ def test_the_stores_have_room_for_all_pods() -> None:
     """Connections: at the autoscaler's maximum, during an update, with the same number again for people and jobs."""
     scaler = find("HorizontalPodAutoscaler", "usher")["spec"]
     surge = find("Deployment", "usher")["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
-    each = sum(Settings.model_fields[name].default for name in ("record_connections", "read_connections"))
+    for_questions = 2  # One for looks at the server, one for guesses.
+    each = sum(Settings.model_fields[name].default for name in ("record_connections", "read_connections")) + for_questions
     used = (scaler["maxReplicas"] + surge) * int(CONFIG_MAP["USHER_WORKERS"]) * each
     assert 2 * used <= int(setting_of("mariadb.cnf", "max_connections"))
 

@@ -79,6 +79,18 @@ def test_both_units_are_confined_alike() -> None:
     assert confinement("usher-migrate.service") == confinement("usher.service")
 
 
+def test_the_template_is_the_service_on_a_port_of_its_own() -> None:
+    service, template = (
+        [line for line in read(DEPLOY / "systemd" / name).splitlines() if not line.startswith("#")]
+        for name in ("usher.service", "usher@.service")
+    )
+    assert [
+        ("Description=Usher, the coupon redemption service", "Description=Usher, the coupon redemption service, on port %i"),
+        ("ExecStart=/opt/usher/bin/usher serve", "ExecStart=/opt/usher/bin/usher serve --port %i"),
+    ] == [pair for pair in zip(service, template, strict=True) if pair[0] != pair[1]]
+    assert "deploy/systemd/usher@.service" in read(PROJECT / "docs/deployment.md")
+
+
 def test_the_service_waits_for_the_migration_and_does_without_it() -> None:
     options = unit("usher.service")
     assert "usher-migrate.service" in " ".join(options["After"]).split()

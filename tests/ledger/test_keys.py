@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from service.errors import KeyExists, LedgerRefusedData, UsherError
+from service.errors import KeyExists, KeyNotInForce, LedgerRefusedData, UsherError
 from service.ledger import Ledger, keys
 from service.model import ApiKey, Scope
 from tests.faults import Proxy, holding
@@ -164,3 +164,18 @@ async def test_touch(ledger: Ledger) -> None:
     await ledger.keys.touch({}, given.soon())
     # Then
     assert [late, late, None] == [key.last_used_at for key in await ledger.keys.list(given.soon())]
+
+
+async def test_rotation_beside_other_hands(ledger: Ledger) -> None:
+    """An end that somebody else has set meanwhile is not put off, and what was revoked meanwhile gets no successor."""
+    old, _ = await ledger.keys.create("checkout", REDEEM, deadline=given.soon())
+    sooner = ledger.now() + timedelta(minutes=1)
+    await ledger.keys.expire("checkout", sooner, given.soon())
+    await ledger.keys.rotate(old, overlap=timedelta(days=7), deadline=given.soon())
+    first, second = await ledger.keys.list(given.soon())
+    assert (sooner, "checkout-2") == (first.expires_at, second.name)
+
+    await ledger.keys.revoke("checkout-2", given.soon())
+    with pytest.raises(KeyNotInForce):
+        await ledger.keys.rotate(second, overlap=timedelta(days=7), deadline=given.soon())
+    assert 2 == len(await ledger.keys.list(given.soon()))

@@ -26,6 +26,7 @@ NOT_FOR_CLIENTS = {
     errors.AddressUnavailable: "ends the program before it serves",
     errors.MigrationChanged: "ends `usher migrate`",
     errors.KeyExists: "ends `usher key`",
+    errors.KeyNotInForce: "ends `usher key`",
     errors.LedgerRefusedData: "a value that passed validation: a defect",
 }
 """Failures that are no problem of their own, and why."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,13 +11,15 @@ import structlog
 
 from service import loads as loads_module
 from service.config import Settings
-from service.errors import LedgerUnavailable
+from service.errors import LedgerUnavailable, Overloaded
 from service.flights import UNAVAILABLE
 from service.guesses import COUNTED_FOR_S, EVENTS_PER_REFRESH_MAX, NOTE_INTERVAL_S, Guesses
-from service.ledger.guesses import digest
+from service.ledger.guesses import PLACES_AT_ONCE, Naming, digest, pack
+from service.ledger.guesses import Guesses as LedgerGuesses
 from service.loads import Loads
 from service.model import GUESSES_MAX, Ending, Guess, LoadedCoupon, LookUp, Noted, Order, Redeemed, Refusal, Standing
 from service.paced import Paced
+from service.turns import Turns
 from tests.unit.scripted import COUNTED, COUPON, ScriptedGuesses, ScriptedRedemptions, redemption_for, scripted_ledger, standing
 
 ORDER = Order(code="TYPO", customer_id="ann", order_id="o-1", api_key_id=1)
@@ -28,29 +30,44 @@ REACHED = Noted(counted=True, limited_s=60.0, reached=True)
 DEADLINE_MS = 1_000
 
 
-class Flow:
-    """Knows the codes in `known`; answers when `gate` is open."""
+class Coupons:
+    """The codes that there are, `known` ones being known to this process. Stands for Loads and for the flow behind."""
 
-    def __init__(self, *known: str) -> None:
-        self.known = set(known)
-        self.asked: list[str] = []
+    def __init__(self, *there: str, known: Iterable[str] = ()) -> None:
+        self._known = set(known)
+        self.there = {*there, *known}
+        self.loaded: list[str] = []
+        self.redeemed: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def __call__(self, order: Order, _arrived_at: float) -> Redeemed:
-        self.asked.append(order.code)
+    def known(self, code: str) -> int | None:
+        return 7 if code in self._known else None
+
+    def is_unknown(self, _code: str) -> bool:
+        return False
+
+    async def load(self, code: str) -> int | None:
+        self.loaded.append(code)
         await self.gate.wait()
-        return CREATED if order.code in self.known else NOT_FOUND
+        if code in self.there:
+            self._known.add(code)
+        return self.known(code)
+
+    async def redeem(self, order: Order, _arrived_at: float) -> Redeemed:
+        self.redeemed.append(order.code)
+        return CREATED
 
 
-def guesses_of(ledger: ScriptedGuesses, *known: str, standings: Sequence[Standing] = ()) -> Guesses:
-    loads: Any = SimpleNamespace(known=lambda code: 7 if code in known else None)
+def guesses_of(ledger: ScriptedGuesses, coupons: Coupons | None = None, *, standings: Sequence[Standing] = ()) -> Guesses:
+    loads: Any = coupons or Coupons()
     gateway: Any = scripted_ledger(ScriptedRedemptions(standings=list(standings)), ledger)
     return Guesses(loads, gateway, Settings(request_deadline_ms=DEADLINE_MS))
 
 
-async def redeem(guesses: Guesses, flow: Flow, order: Order = ORDER) -> Redeemed:
-    return await guesses.redeem(flow, order, asyncio.get_running_loop().time())
+async def redeem(guesses: Guesses, order: Order = ORDER) -> Redeemed:
+    coupons: Any = guesses._loads
+    return await guesses.redeem(coupons.redeem, order, asyncio.get_running_loop().time())
 
 
 def codes(count: int) -> list[Order]:
@@ -66,9 +83,9 @@ async def limit(guesses: Guesses, ledger: ScriptedGuesses, left_s: float = 41.3)
 async def test_a_404_is_noted_first() -> None:
     """And an answer that is none costs the ledger nothing."""
     ledger = ScriptedGuesses()
-    guesses = guesses_of(ledger)
+    guesses = guesses_of(ledger, Coupons("GOLD20"))
 
-    assert [CREATED, NOT_FOUND] == [await redeem(guesses, Flow("TYPO")), await redeem(guesses, Flow())]
+    assert [CREATED, NOT_FOUND] == [await redeem(guesses, ORDER._replace(code="GOLD20")), await redeem(guesses)]
 
     assert [[Guess(1, "ann", "TYPO")]] == ledger.noted
 
@@ -76,14 +93,15 @@ async def test_a_404_is_noted_first() -> None:
 async def test_one_too_many() -> None:
     """It is 429 with what is left, rounded up; a deadline's rest of nothing is one second."""
     for left_s, expected in ((41.3, 42), (0.0, 1)):
-        guesses = guesses_of(ScriptedGuesses([REFUSED._replace(limited_s=left_s)]))
-        assert Redeemed(Ending.LIMITED, retry_after_s=expected) == await redeem(guesses, Flow())
+        answers = ScriptedGuesses([REFUSED._replace(limited_s=left_s)])
+        guesses = guesses_of(answers, standings=[standing(coupon=None)])
+        assert Redeemed(Ending.LIMITED, retry_after_s=expected) == await redeem(guesses)
 
 
 async def test_the_ledger_fails() -> None:
     """Not noted is not answered 404: the count would be lost."""
     guesses = guesses_of(ScriptedGuesses(error=LedgerUnavailable()))
-    assert UNAVAILABLE is await redeem(guesses, Flow())
+    assert UNAVAILABLE is await redeem(guesses)
 
 
 async def test_the_ledger_hangs() -> None:
@@ -98,7 +116,7 @@ async def test_the_ledger_hangs() -> None:
 
     ledger.note = note  # type: ignore[method-assign, assignment]
     async with asyncio.timeout(DEADLINE_MS / 1_000):
-        assert UNAVAILABLE is await redeem(guesses, Flow())
+        assert UNAVAILABLE is await redeem(guesses)
     hanging.set()
 
 
@@ -107,10 +125,10 @@ async def test_a_storm_is_noted_in_batches() -> None:
     ledger = ScriptedGuesses()
     guesses = guesses_of(ledger)
     begin = asyncio.get_running_loop().time()
-    assert NOT_FOUND == await redeem(guesses, Flow(), ORDER._replace(customer_id="bob"))
+    assert NOT_FOUND == await redeem(guesses, ORDER._replace(customer_id="bob"))
     assert asyncio.get_running_loop().time() - begin < NOTE_INTERVAL_S
 
-    await asyncio.gather(*(redeem(guesses, Flow(), ORDER._replace(customer_id=f"c-{number}")) for number in range(500)))
+    await asyncio.gather(*(redeem(guesses, ORDER._replace(customer_id=f"c-{number}")) for number in range(500)))
 
     assert [1, 500] == [len(batch) for batch in ledger.noted]
     assert asyncio.get_running_loop().time() - begin >= NOTE_INTERVAL_S
@@ -136,11 +154,12 @@ async def test_one_typing_error_is_noted_once_in_a_while() -> None:
     """A loop over one code costs one note, until it has been forgotten."""
     ledger = ScriptedGuesses()
     guesses = guesses_of(ledger)
-    assert [NOT_FOUND] * 50 == [await redeem(guesses, Flow()) for _ in range(50)]
+    assert [NOT_FOUND] * 50 == [await redeem(guesses) for _ in range(50)]
     assert 1 == len(ledger.noted)
 
-    guesses._counted = {guess: until - COUNTED_FOR_S for guess, until in guesses._counted.items()}
-    assert NOT_FOUND == await redeem(guesses, Flow())
+    for guess in guesses._counted:
+        guesses._counted[guess] -= COUNTED_FOR_S
+    assert NOT_FOUND == await redeem(guesses)
     assert 2 == len(ledger.noted)
 
 
@@ -148,15 +167,15 @@ async def test_a_limited_customer_is_not_asked_for() -> None:
     """Known code or unknown: the flow never hears of it, both are looked up alike and refused alike."""
     ledger = ScriptedGuesses()
     nowhere = standing(coupon=None)
-    guesses = guesses_of(ledger, "GOLD20", standings=[standing(), nowhere, standing()])
+    coupons = Coupons(known=["GOLD20"])
+    guesses = guesses_of(ledger, coupons, standings=[standing(), nowhere, standing()])
     await limit(guesses, ledger)
-    flow = Flow("GOLD20")
 
     orders = [ORDER._replace(code=code) for code in ("GOLD20", "UNKNOWN", "GOLD20")]
-    answers = await asyncio.gather(*(redeem(guesses, flow, order) for order in orders))
+    answers = await asyncio.gather(*(redeem(guesses, order) for order in orders))
 
     assert [Redeemed(Ending.LIMITED, retry_after_s=42)] * 3 == answers
-    assert [] == flow.asked
+    assert [] == coupons.loaded + coupons.redeemed
     assert [] == ledger.noted
     assert 42 == guesses.limited_s(1, "ann")
     assert [0, 0] == [guesses.limited_s(2, "ann"), guesses.limited_s(1, "Ann")]
@@ -169,8 +188,8 @@ async def test_a_limited_customer_s_live_order_is_replayed() -> None:
     guesses = guesses_of(ledger, standings=[standing(live=own), standing(live=others)])
     await limit(guesses, ledger)
 
-    assert Redeemed(Ending.REPLAYED, own) == await redeem(guesses, Flow())
-    assert Ending.LIMITED is (await redeem(guesses, Flow())).ending
+    assert Redeemed(Ending.REPLAYED, own) == await redeem(guesses)
+    assert Ending.LIMITED is (await redeem(guesses)).ending
 
 
 async def test_a_limited_customer_while_the_ledger_fails() -> None:
@@ -183,101 +202,188 @@ async def test_a_limited_customer_while_the_ledger_fails() -> None:
 
     guesses._ledger.redemptions.look_up = look_up  # type: ignore[assignment, method-assign]
     await limit(guesses, ledger)
-    assert UNAVAILABLE is await redeem(guesses, Flow())
+    assert UNAVAILABLE is await redeem(guesses)
 
 
 async def test_a_limit_ends() -> None:
     """Also where the ledger cannot be read any more."""
     ledger = ScriptedGuesses()
-    guesses = guesses_of(ledger)
+    guesses = guesses_of(ledger, Coupons("TYPO"))
     await limit(guesses, ledger, left_s=0.05)
     ledger.error = LedgerUnavailable()
     await guesses.refresh()
     assert 1 == guesses.limited_s(1, "ann")
     await asyncio.sleep(0.06)
     assert 0 == guesses.limited_s(1, "ann")
-    assert CREATED == await redeem(guesses, Flow("TYPO"))
+    assert CREATED == await redeem(guesses)
 
 
 async def test_a_later_end_is_not_taken_back() -> None:
     """A read that began before the limit moved says the old one."""
     ledger = ScriptedGuesses([REACHED])
     guesses = guesses_of(ledger)
-    await redeem(guesses, Flow())
+    await redeem(guesses)
     await limit(guesses, ledger, left_s=5.0)
     assert 60 == guesses.limited_s(1, "ann")
 
 
-async def test_unknown_codes_under_way_are_as_many_as_may_be_named() -> None:
-    """Of 30 at once 20 are on their way; when these have made the customer limited, the others were never asked for."""
+async def test_unknown_codes_on_their_way_are_as_many_as_may_be_named() -> None:
+    """Of 30 at once 20 are on their way; when these have made the customer limited, the others are never asked for."""
     ledger = ScriptedGuesses([COUNTED] * 19 + [REACHED])
-    guesses = guesses_of(ledger, "KNOWN", standings=[standing(coupon=None)] * 11)
-    flow = Flow("CODE-25", "KNOWN")
-    flow.gate.clear()
+    coupons = Coupons("CODE-25", known=["KNOWN"])
+    guesses = guesses_of(ledger, coupons, standings=[standing(coupon=None)] * 11)
+    coupons.gate.clear()
     orders = [*codes(30), ORDER._replace(code="KNOWN")]
-    tasks = [asyncio.create_task(redeem(guesses, flow, order)) for order in orders]
+    tasks = [asyncio.create_task(redeem(guesses, order)) for order in orders]
     await asyncio.sleep(0.05)
-    assert [order.code for order in orders[:GUESSES_MAX]] == flow.asked
-    flow.gate.set()
+    assert [order.code for order in orders[:GUESSES_MAX]] == coupons.loaded
+    coupons.gate.set()
 
     answers = await asyncio.gather(*tasks)
 
     assert [NOT_FOUND] * 20 + [Redeemed(Ending.LIMITED, retry_after_s=60)] * 11 == answers
-    assert GUESSES_MAX == len(flow.asked)
+    assert GUESSES_MAX == len(coupons.loaded)
+    assert [] == coupons.redeemed
     assert not guesses._turns
 
 
 async def test_turns_are_for_other_codes_of_the_same_customer() -> None:
     """The same code again, another customer and another key do not wait."""
-    guesses = guesses_of(ScriptedGuesses(), "KNOWN")
-    flow = Flow()
-    flow.gate.clear()
+    coupons = Coupons(known=["KNOWN"])
+    guesses = guesses_of(ScriptedGuesses(), coupons)
+    coupons.gate.clear()
     others = [
         ORDER._replace(code="CODE-3"),
         ORDER._replace(customer_id="bob"),
         ORDER._replace(api_key_id=2),
         ORDER._replace(code="KNOWN", customer_id="bob"),
     ]
-    tasks = [asyncio.create_task(redeem(guesses, flow, order)) for order in [*codes(20), *others]]
+    tasks = [asyncio.create_task(redeem(guesses, order)) for order in [*codes(20), *others]]
     await asyncio.sleep(0.05)
-    assert [*(f"CODE-{number}" for number in range(20)), "CODE-3", "TYPO", "TYPO", "KNOWN"] == flow.asked
-    flow.gate.set()
+    assert [*(f"CODE-{number}" for number in range(20)), "CODE-3", "TYPO", "TYPO"] == coupons.loaded
+    assert ["KNOWN"] == coupons.redeemed
+    coupons.gate.set()
     await asyncio.gather(*tasks)
     assert not guesses._turns
 
 
-async def test_who_waits_goes_on_when_codes_turn_out_to_exist() -> None:
-    """A hundred first uses of as many coupons by one customer are no guesses."""
+async def test_a_turn_ends_when_the_code_is_known() -> None:
+    """3,000 first uses of as many coupons by one customer: none waits until another one's redemption is done."""
     ledger = ScriptedGuesses()
-    orders = codes(100)
-    guesses = guesses_of(ledger)
-    assert [CREATED] * 100 == await asyncio.gather(*(redeem(guesses, Flow(*(o.code for o in orders)), one) for one in orders))
+    orders = codes(3_000)
+    coupons = Coupons(*(order.code for order in orders))
+    guesses = guesses_of(ledger, coupons)
+    going_on = asyncio.Event()
+
+    async def flow(order: Order, _arrived_at: float) -> Redeemed:
+        coupons.redeemed.append(order.code)
+        await going_on.wait()
+        return CREATED
+
+    tasks = [asyncio.create_task(guesses.redeem(flow, order, asyncio.get_running_loop().time())) for order in orders]
+    while len(coupons.redeemed) < len(orders):  # noqa: ASYNC110 - the test's own time-out ends it
+        await asyncio.sleep(0)
+    going_on.set()
+
+    assert [CREATED] * 3_000 == await asyncio.gather(*tasks)
     assert [] == ledger.noted
+
+
+async def test_who_waits_comes_in_turn_and_alone() -> None:
+    """A turn that ends lets in one, the one that came first; who has gone away is passed over."""
+    turns = Turns()
+    guesses = [Guess(1, "ann", order.code) for order in codes(GUESSES_MAX + 4)]
+    for guess in guesses[:GUESSES_MAX]:
+        await turns.begin(guess)
+    waiting = [asyncio.create_task(turns.begin(guess)) for guess in guesses[GUESSES_MAX:]]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+
+    turns.end(guesses[0])
+    await asyncio.sleep(0)
+    assert [False, True, False, False] == [task.done() and not task.cancelled() for task in waiting]
+    turns.end(guesses[1])
+    waiting[2].cancel()  # It has just been let in, and gives its turn back.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [False, True, False, True] == [task.done() and not task.cancelled() for task in waiting]
+    for guess in [*guesses[2:GUESSES_MAX], guesses[GUESSES_MAX + 1], guesses[GUESSES_MAX + 3]]:
+        turns.end(guess)
+    assert 0 == len(turns)
+
+
+async def test_an_archived_coupon_is_no_coupon() -> None:
+    """The process knows it, the flow says that it is not found, and that is counted, too."""
+    ledger = ScriptedGuesses([REFUSED])
+    guesses = guesses_of(ledger, Coupons(known=["TYPO"]))
+
+    async def not_found(_order: Order, _arrived_at: float) -> Redeemed:
+        return NOT_FOUND
+
+    answer = await guesses.redeem(not_found, ORDER, asyncio.get_running_loop().time())
+
+    assert Redeemed(Ending.LIMITED, retry_after_s=42) == answer
 
 
 async def test_waiting_has_an_end() -> None:
     """Twenty codes that are not decided in time: who waits behind them is answered 503 within the deadline."""
-    guesses = guesses_of(ScriptedGuesses())
-    flow = Flow()
-    flow.gate.clear()
-    tasks = [asyncio.create_task(redeem(guesses, flow, order)) for order in codes(20)]
+    coupons = Coupons()
+    guesses = guesses_of(ScriptedGuesses(), coupons)
+    coupons.gate.clear()
+    tasks = [asyncio.create_task(redeem(guesses, order)) for order in codes(20)]
     await asyncio.sleep(0)
     async with asyncio.timeout(DEADLINE_MS / 1_000):
-        assert UNAVAILABLE is await redeem(guesses, flow)
-    assert "TYPO" not in flow.asked
-    flow.gate.set()
-    await asyncio.gather(*tasks)
+        assert UNAVAILABLE is await redeem(guesses)
+    assert "TYPO" not in coupons.loaded
+    assert [UNAVAILABLE] * 20 == await asyncio.gather(*tasks)
+    assert not guesses._turns
 
 
 async def test_known_codes_pass_as_long_as_nobody_guesses() -> None:
     """No digest is made: it would cost every request."""
-    guesses = guesses_of(ScriptedGuesses(), "TYPO")
+    guesses = guesses_of(ScriptedGuesses(), Coupons(known=["TYPO"]))
 
     def never(*_: object) -> int:
         raise AssertionError("hashed")
 
     guesses.limited_s = never  # type: ignore[method-assign, assignment]
-    assert CREATED == await redeem(guesses, Flow("TYPO"))
+    assert CREATED == await redeem(guesses)
+
+
+async def test_a_full_queue_is_told() -> None:
+    """It is no trouble of a store."""
+    coupons = Coupons()
+
+    async def full(_code: str) -> int | None:
+        raise Overloaded
+
+    coupons.load = full  # type: ignore[assignment, method-assign]
+    with pytest.raises(Overloaded):
+        await redeem(guesses_of(ScriptedGuesses(), coupons))
+
+
+async def test_who_is_limited_is_read_in_pieces() -> None:
+    """Others have their turn while many who are limited are read."""
+    limited_now = [(pack({bytes([n % 256, n // 256] * 8): [Naming(1_000_000, bytes([n] * 8))]}), 2_000_000) for n in range(250)]
+    turns_of_others = 0
+
+    async def others() -> None:
+        nonlocal turns_of_others
+        while True:
+            turns_of_others += 1
+            await asyncio.sleep(0)
+
+    async def fetch(_statement: str, _deadline: float) -> list[tuple[bytes, int]]:
+        return limited_now
+
+    reading: Any = SimpleNamespace(fetch=fetch)
+    beside = asyncio.create_task(others())
+    await asyncio.sleep(0)
+    before = turns_of_others
+    assert {} == await LedgerGuesses(reading, reading).limited(0.0)
+    beside.cancel()
+    assert len(limited_now) / PLACES_AT_ONCE <= turns_of_others - before
 
 
 async def test_the_log_is_not_flooded() -> None:
@@ -285,7 +391,7 @@ async def test_the_log_is_not_flooded() -> None:
     count = EVENTS_PER_REFRESH_MAX + 25
     guesses = guesses_of(ScriptedGuesses([REACHED] * count))
     with structlog.testing.capture_logs() as events:
-        await asyncio.gather(*(redeem(guesses, Flow(), ORDER._replace(customer_id=f"c-{n}")) for n in range(count)))
+        await asyncio.gather(*(redeem(guesses, ORDER._replace(customer_id=f"c-{n}")) for n in range(count)))
         await guesses.refresh()
         await guesses.refresh()
     assert [("customer limited", "c-0")] * 1 == [(event["event"], event["customer_id"]) for event in events[:1]]
