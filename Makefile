@@ -44,8 +44,8 @@ lock: setup ## renews the lock files in requirements/; UPGRADE=1 takes the newes
 setup: ## the environment .venv, if it is not there or out of date
 	@$(BASE) -m deploy.bootstrap
 
-stores: ## the programs of the two stores, and curl, if they are missing
-	@$(BASE) -m deploy.programs get redis mariadb curl
+stores: ## the programs of the two stores, of backups, and curl, if they are missing
+	@$(BASE) -m deploy.programs get redis mariadb mariadb-dump curl
 
 clean: down ## removes the environment, the programs fetched and the stores' data
 	@rm -rf .venv .local dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
