@@ -6,10 +6,11 @@ BASE := deploy/python.sh
 BIN := .venv/bin
 # Two processes fill a small machine, since every test process has stores of its own beside it.
 TEST_PROCESSES ?= 2
-PYTEST := $(BIN)/pytest -n $(TEST_PROCESSES)
+# Each process gets tests that stand together, so that a module's servers are started once.
+PYTEST := $(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help run down test test-long check format lock setup stores clean
+.PHONY: help run down test test-long bench check format lock setup stores clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -25,6 +26,10 @@ test: setup stores ## all tests but the long ones; ARGS="-k name" for pytest
 
 test-long: setup stores ## the long tests
 	@$(PYTEST) -m long $(ARGS)
+
+bench: stores ## which way of counting a hot coupon holds; an hour: docs/benchmarks.md; ROWS, DURATION, ARGS="--quick"
+	@$(BASE) -m deploy.bootstrap bench
+	@$(BIN)/python -m bench $(if $(ROWS),--rows $(ROWS)) $(if $(DURATION),--duration $(DURATION)) $(ARGS)
 
 check: setup ## format, lint, types, Lua, what deploys, structure
 	@$(BIN)/ruff format --check --quiet . || { echo "make format mends it" >&2; exit 1; }
@@ -44,8 +49,8 @@ lock: setup ## renews the lock files in requirements/; UPGRADE=1 takes the newes
 setup: ## the environment .venv, if it is not there or out of date
 	@$(BASE) -m deploy.bootstrap
 
-stores: ## the programs of the two stores, of backups, and curl, if they are missing
-	@$(BASE) -m deploy.programs get redis mariadb mariadb-dump curl
+stores: ## the programs of the two stores, of backups, curl and wrk, if they are missing
+	@$(BASE) -m deploy.programs get redis mariadb mariadb-dump curl openssl wrk
 
 clean: down ## removes the environment, the programs fetched and the stores' data
 	@rm -rf .venv .local dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -210,7 +210,7 @@ async def measure_ledger(store: MariaDB, count: int) -> None:
 
 async def recorded(ledger: Ledger, store: MariaDB, load: Load, count: int) -> dict[str, float]:
     """Bytes for each million redemptions, by what takes them."""
-    coupon = await ledger.coupons.create(
+    coupon = await ledger.coupon_changes.create(
         f"C{secrets.token_hex(4).upper()}",
         max_redemptions=2_000_000_000,
         max_per_customer=1 if load.limited else None,
@@ -218,6 +218,7 @@ async def recorded(ledger: Ledger, store: MariaDB, load: Load, count: int) -> di
         ends_at=None,
         status=CouponStatus.ACTIVE,
         metadata={},
+        by="sizing",
         deadline=asyncio.get_running_loop().time() + DEADLINE_S,
     )
     redo, binlog = status(store, "Innodb_os_log_written"), binlog_bytes(store)
@@ -268,9 +269,9 @@ async def coupon_bytes(ledger: Ledger, store: MariaDB) -> float:
     deadline = asyncio.get_running_loop().time() + DEADLINE_S
     for _ in range(0, COUPONS, RECORD_BATCH):
         making = [
-            ledger.coupons.create(
+            ledger.coupon_changes.create(
                 secrets.token_hex(CODE_LENGTH // 2).upper(), max_redemptions=1_000, max_per_customer=1, starts_at=None,
-                ends_at=None, status=CouponStatus.ACTIVE, metadata={}, deadline=deadline,
+                ends_at=None, status=CouponStatus.ACTIVE, metadata={}, by="sizing", deadline=deadline,
             )
             for _ in range(RECORD_BATCH)
         ]  # fmt: skip

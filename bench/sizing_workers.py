@@ -13,8 +13,9 @@ from pathlib import Path
 
 import redis
 
-from bench.redeem import server, usher, wrk
+from bench.servers import server, usher
 from bench.sizing_stores import MILLION, rows_of, table
+from bench.wrk import wrk
 from deploy.local import MariaDB, Redis, free_port
 
 CLIENTS = 1_000

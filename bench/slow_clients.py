@@ -16,9 +16,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from bench.redeem import CODE, rate, server, usher, wrk
+from bench.servers import server, usher
+from bench.tally import Tally
+from bench.wrk import CODE, wrk
 from deploy.local import MariaDB, Redis, free_port
 from service.workers import allow_files
 
@@ -57,10 +58,10 @@ async def measure(options: argparse.Namespace, environment: Mapping[str, str]) -
     """One service; wrk alone and in company, in turns."""
     key = usher(environment, "key", "create", "--name", "bench", "--scope", "redeem").strip()
     port = free_port()
-    figures: dict[str, list[dict[str, Any]]] = {"alone": [], "beside": []}
+    figures: dict[str, list[Tally]] = {"alone": [], "beside": []}
     serve = [sys.executable, "-m", "service.cli", "serve", "--port", str(port)]
 
-    async def load(run: str, seconds: int) -> dict[str, Any]:
+    async def load(run: str, seconds: int) -> Tally:
         return await asyncio.to_thread(wrk, port, key, run, connections=options.connections, seconds=seconds)
 
     with server(serve, environment, port):
@@ -71,12 +72,12 @@ async def measure(options: argparse.Namespace, environment: Mapping[str, str]) -
                 figures["beside"].append(await load(f"beside-{turn}", options.seconds))
             for name, found in figures.items():
                 figure = found[-1]
-                print(f"{name:6} {rate(figure):6.0f}/s  p50 {figure['p50_us'] / 1000:6.2f} ms  "
-                      f"p99 {figure['p99_us'] / 1000:6.2f} ms  not 2xx {figure['not_2xx']}", flush=True)  # fmt: skip
+                print(f"{name:6} {figure.rate:6.0f}/s  p50 {figure.latency_ms['p50']:6.2f} ms  "
+                      f"p99 {figure.latency_ms['p99']:6.2f} ms  not 2xx {figure.others}", flush=True)  # fmt: skip
             print(f"       {len(cut)} slow ones were cut meanwhile")
-    for what in ("p50_us", "p99_us"):
-        alone, beside = (median(figure[what] for figure in figures[name]) for name in ("alone", "beside"))
-        print(f"{what[:3]} alone {alone / 1000:.2f} ms, beside them {beside / 1000:.2f} ms, ratio {beside / alone:.2f}")
+    for what in ("p50", "p99"):
+        alone, beside = (median(figure.latency_ms[what] for figure in figures[name]) for name in ("alone", "beside"))
+        print(f"{what} alone {alone:.2f} ms, beside them {beside:.2f} ms, ratio {beside / alone:.2f}")
 
 
 @asynccontextmanager

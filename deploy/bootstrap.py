@@ -1,7 +1,8 @@
-"""Makes the virtual environment `.venv`: the locked packages, checked by their hashes, and this checkout, editable.
+"""Makes the virtual environment `.venv`: the locked packages, checked by their hashes, this checkout and its client, editable.
 
 It needs a bare Python 3.11 or later: neither pip nor ensurepip nor python3-venv. Calling it again costs a few
 milliseconds; it works only when the lock file, pyproject.toml or Python changed, or the last attempt was cut short.
+`python -m deploy.bootstrap bench` adds what the benchmark needs beside that.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.programs import LOCAL, PIP_WHEEL, PROJECT, ProgramMissingError, locked, provide, say
@@ -17,9 +19,11 @@ from deploy.programs import LOCAL, PIP_WHEEL, PROJECT, ProgramMissingError, lock
 ENVIRONMENT = PROJECT / ".venv"
 PYTHON = ENVIRONMENT / "bin" / "python"
 STAMP = ENVIRONMENT / "usher-stamp.json"
+BENCH_STAMP = ENVIRONMENT / "usher-bench-stamp.json"
 OWN_PIP = [str(PYTHON), "-m", "pip"]
-INPUTS = ("pyproject.toml", "requirements/pip.txt", "requirements/dev.txt")
+INPUTS = ("pyproject.toml", "client/pyproject.toml", "requirements/pip.txt", "requirements/dev.txt")
 """A change of one of these makes the environment out of date."""
+BENCH_LOCK = "requirements/bench.txt"
 
 
 class BootstrapError(Exception):
@@ -34,33 +38,44 @@ def ensure() -> None:
         ProgramMissingError: there is no pip and none can be had.
     """
     with locked(LOCAL / "bootstrap.lock"):
-        wanted = _fingerprint()
-        made = _read_stamp()
+        wanted = _fingerprint(INPUTS)
+        made = _read_stamp(STAMP)
         if made == wanted:
             return
         # The stamp goes first and comes back last: an environment without one is half-made and starts from nothing.
         STAMP.unlink(missing_ok=True)
         fresh = made.get("interpreter") != wanted["interpreter"]
-        say(f"{'making' if fresh else 'updating'} the environment .venv (a minute or less, once)")
+        say(f"{'making' if fresh else 'updating'} the environment .venv (a minute, three on a busy machine; once)")
         if fresh:
             venv.EnvBuilder(clear=True, symlinks=True, with_pip=False).create(ENVIRONMENT)
         _install(_any_pip(), "--requirement", "requirements/pip.txt", "--require-hashes")
         _install(OWN_PIP, "--requirement", "requirements/dev.txt", "--require-hashes")
-        _install(OWN_PIP, "--no-deps", "--no-build-isolation", "--editable", ".")
+        _install(OWN_PIP, "--no-deps", "--no-build-isolation", "--editable", ".", "--editable", "./client")
         STAMP.write_text(json.dumps(wanted))
 
 
-def _fingerprint() -> dict[str, str]:
+def ensure_bench() -> None:
+    """Adds what the benchmark needs to the environment, if it is not there. Raises as `ensure`."""
+    ensure()
+    with locked(LOCAL / "bootstrap.lock"):
+        wanted = _fingerprint((*INPUTS, BENCH_LOCK))
+        if _read_stamp(BENCH_STAMP) != wanted:
+            say("adding what plots need to the environment .venv (once)")
+            _install(OWN_PIP, "--requirement", BENCH_LOCK, "--require-hashes")
+            BENCH_STAMP.write_text(json.dumps(wanted))
+
+
+def _fingerprint(inputs: Sequence[str]) -> dict[str, str]:
     """What the environment depends on. Its place is part of it: a copied or moved environment does not work."""
-    digest = hashlib.sha256(b"".join((PROJECT / name).read_bytes() for name in INPUTS))
+    digest = hashlib.sha256(b"".join((PROJECT / name).read_bytes() for name in inputs))
     base = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     return {"files": digest.hexdigest(), "interpreter": f"{base} {sys.version} {ENVIRONMENT}"}
 
 
-def _read_stamp() -> dict[str, str]:
+def _read_stamp(path: Path) -> dict[str, str]:
     """The stamp of the finished environment; empty if there is none, or its Python is gone."""
     try:
-        stamp = json.loads(STAMP.read_text())
+        stamp = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     return stamp if isinstance(stamp, dict) and os.access(PYTHON, os.X_OK) else {}
@@ -96,7 +111,7 @@ def _environment() -> dict[str, str]:
 
 if __name__ == "__main__":
     try:
-        ensure()
+        ensure_bench() if sys.argv[1:] == ["bench"] else ensure()
     except (BootstrapError, ProgramMissingError) as failed:
         say(str(failed))
         sys.exit(1)

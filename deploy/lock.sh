@@ -10,6 +10,7 @@ compile() {
 compile "$@" --extra uvloop pyproject.toml --output-file requirements/run.txt
 compile "$@" --extra uvloop --group dev --constraints requirements/run.txt pyproject.toml \
     --output-file requirements/dev.txt
+compile "$@" --group bench --constraints requirements/dev.txt --output-file requirements/bench.txt
 compile "$@" --group build --constraints requirements/dev.txt --output-file requirements/build.txt
 # Installed first, by whatever pip there is: an old pip takes twice as long for the rest.
 echo pip | compile "$@" - --output-file requirements/pip.txt

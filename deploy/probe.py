@@ -1,6 +1,7 @@
-"""Asks the service in the same container for `/livez` or `/readyz`; the exit status is 0 for the answer 200, else 1.
+"""Asks what runs in the same container for `/livez` or `/readyz`; the exit status is 0 for the answer 200, else 1.
 
-`python probe.py /readyz`. It is a program of its own because the image has neither curl nor wget.
+`python probe.py /readyz` asks the service, `python probe.py /readyz 8081` whoever listens there, such as the reconciler. It is
+a program of its own because the image has neither curl nor wget.
 """
 
 import contextlib
@@ -14,10 +15,11 @@ TIMEOUT_S = 2.0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints what the service answered and returns the exit status."""
-    (path,) = arguments
+    """Prints what was answered and returns the exit status."""
+    path, *given = arguments
+    port = int(*given) if given else int(os.environ.get("USHER_LISTEN_PORT") or 8080)
     # Not urllib: it would take the way through a proxy that the engine's configuration names.
-    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("USHER_LISTEN_PORT") or 8080), timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     with contextlib.closing(connection):
         try:
             connection.request("GET", path)

@@ -180,6 +180,11 @@ def _locate_curl(place: Place) -> Program | None:
     return _at_least(Program(path, "curl", environment=place.environment, root=place.root), (7, 82)) if path else None
 
 
+def _locate_openssl(place: Place) -> Program | None:
+    path = place.program("openssl")
+    return Program(path, "openssl", environment=place.environment, root=place.root) if path else None
+
+
 def _locate_pip_wheel(place: Place) -> Program | None:
     """Finds pip as Debian's wheel; the "program" is a folder inside the wheel, for Python to run."""
     wheels = sorted(place.root.glob("usr/share/python-wheels/pip-*.whl"))
@@ -192,8 +197,9 @@ MARIADB_DUMP = Need("mariadb-dump", "mariadb-dump", _locate_mariadb_dump, ("mari
 LUACHECK = Need("luacheck", "luacheck", _locate_luacheck, ("lua-check",))
 WRK = Need("wrk", "wrk", _locate_wrk, ("wrk",))
 CURL = Need("curl", "curl 7.82 or later", _locate_curl, ("curl",))
+OPENSSL = Need("openssl", "openssl", _locate_openssl, ("openssl",))
 PIP_WHEEL = Need("pip", "pip", _locate_pip_wheel, ("python3-pip-whl",))
-NEEDS = {need.name: need for need in (REDIS, MARIADB, MARIADB_DUMP, LUACHECK, WRK, CURL, PIP_WHEEL)}
+NEEDS = {need.name: need for need in (REDIS, MARIADB, MARIADB_DUMP, LUACHECK, WRK, CURL, OPENSSL, PIP_WHEEL)}
 
 
 def find(need: Need, local: Path = LOCAL) -> Program | None:

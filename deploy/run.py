@@ -1,7 +1,8 @@
 """`make run` and `make down`: the whole service on one machine, for trying it and for working on it.
 
 `up` sets up what is missing, starts the stores (or takes those of `USHER_DATABASE_URL` and `USHER_REDIS_URL`),
-migrates, makes a demo coupon and a demo key, serves, and prints a curl line. Everything it starts ends with it.
+migrates, makes a demo coupon and a demo key, serves, with the reconciler beside it, and prints a curl line. Everything it
+starts ends with it.
 
 The folder `.local/run` is locked while anything of a run is alive: every process of it holds the lock file open. So one
 look tells whether a run is there, and whoever holds that file is known to be part of it.
@@ -36,6 +37,8 @@ LOCK = RUN / "lock"
 KEY = RUN / "demo-key"
 ENVIRONMENT = RUN / "env"
 USHER = PROJECT / ".venv" / "bin" / "usher"
+RECONCILER = USHER.with_name("usher-reconciler")
+PORT = "USHER_RECONCILER_LISTEN_PORT"
 
 COUPON = "GOLD20"
 COUPON_LIMITS = ("--max-redemptions", "20", "--max-per-customer", "1")
@@ -44,12 +47,14 @@ READY_TIMEOUT_S = 30.0
 """The service needs a second; a MariaDB elsewhere may have to be woken up."""
 
 SERVICE_GRACE_S = 40.0
-"""The service finishes what it has claimed, which its own deadlines bound well below this."""
+"""The service and the reconciler finish what they have begun, which their own deadlines bound well below this."""
 
 LEFT_OVER_TIMEOUT_S = 45.0
 """What a killed run left ends by itself: the service within its grace, then the stores."""
 
 DOWN_TIMEOUT_S = SERVICE_GRACE_S + 60.0
+SIGNALLED = 128
+"""Above it, an exit status is a signal's number."""
 POLL_S = 0.1
 WATCH_S = 0.5
 HTTP_TIMEOUT_S = 5.0
@@ -87,22 +92,23 @@ def up() -> int:
             ensure_coupon(variables)
             service = serve(stack, variables, lock)
             wait_until_ready(service, address)
+            reconciler = reconcile(stack, variables, lock)
             ensure_key(variables, address)
             print_welcome(variables, address)
             serving = True
-            wait_until_one_ends(service, private)
+            wait_until_one_ends({"usher serve": service, "usher-reconciler run": reconciler}, private)
     except KeyboardInterrupt:
         say("ended" if serving else "interrupted; the next run goes on from here")
         return 0 if serving else 130
 
 
-def wait_until_one_ends(service: Kept, private: Sequence[Store]) -> NoReturn:
-    """Watches what has been started.
+def wait_until_one_ends(programs: Mapping[str, Kept], private: Sequence[Store]) -> NoReturn:
+    """Watches what has been started; `programs` by what is typed to start them.
 
     Raises:
-        RunError: the service or one of the run's own stores ended by itself.
+        RunError: one of the programs or of the run's own stores ended by itself.
     """
-    while service.running:
+    while all(program.running for program in programs.values()):
         for store in private:
             if not store.running:
                 raise RunError(
@@ -110,7 +116,18 @@ def wait_until_one_ends(service: Kept, private: Sequence[Store]) -> NoReturn:
                     "`make run` starts everything again: what the ledger has acknowledged is kept"
                 )
         time.sleep(WATCH_S)
-    raise RunError(f"usher serve ended by itself, with status {service.exit_status}; its last words are above")
+    name, ended = next((name, program) for name, program in programs.items() if not program.running)
+    raise RunError(
+        f"{name} ended, {_how(ended.exit_status)}, so everything else was stopped; what it said before is above. "
+        "`make run` starts everything again: what the ledger has acknowledged is kept"
+    )
+
+
+def _how(status: int | None) -> str:
+    """How a program ended, by its exit status; above 128 it was a signal."""
+    if status is not None and status > SIGNALLED and status - SIGNALLED in set(signal.Signals):
+        return f"killed by {signal.Signals(status - SIGNALLED).name}"
+    return f"by itself, with status {status}"
 
 
 def environment_file(variables: Mapping[str, str], redis_operator_url: str | None = None) -> str:
@@ -221,7 +238,8 @@ def stores(stack: ExitStack, lock: int) -> tuple[dict[str, str], list[Store]]:
     variables = {}
     private: list[Store] = []
     # As everywhere, an empty variable counts as one that is not set.
-    database, redis = os.environ.get("USHER_DATABASE_URL"), os.environ.get("USHER_REDIS_URL")
+    database = given("USHER_DATABASE_URL", RUN / "mariadb" / "password")
+    redis = given("USHER_REDIS_URL", RUN / "redis" / "password")
     if not database:
         mariadb = stack.enter_context(MariaDB(RUN / "mariadb", hand_down=[lock]))
         private.append(mariadb)
@@ -235,6 +253,15 @@ def stores(stack: ExitStack, lock: int) -> tuple[dict[str, str], list[Store]]:
         private.append(counters)
         redis = counters.url
     return {"USHER_DATABASE_URL": database, "USHER_REDIS_URL": redis, **variables}, private
+
+
+def given(name: str, password: Path) -> str | None:
+    """A store's address from the environment, unless it is that of a run's own store, whose password is kept in this file.
+
+    A shell that has sourced a run's environment file does not mean a store that is there without a run.
+    """
+    url = os.environ.get(name)
+    return None if url and password.exists() and password.read_text(encoding="utf-8") in url else url
 
 
 def log_hash_key() -> str:
@@ -274,6 +301,14 @@ def serve(stack: ExitStack, variables: Mapping[str, str], lock: int) -> Kept:
     service = Kept(program, ["serve"], folder=PROJECT, grace_s=SERVICE_GRACE_S, hand_down=[lock])
     stack.callback(service.stop)
     return service
+
+
+def reconcile(stack: ExitStack, variables: Mapping[str, str], lock: int) -> Kept:
+    """Starts the reconciler, on a port of the system's choice unless one is set; it is stopped before the service is."""
+    program = Program(RECONCILER, "usher-reconciler", environment={**variables, PORT: os.environ.get(PORT) or "0"})
+    reconciler = Kept(program, ["run"], folder=PROJECT, grace_s=SERVICE_GRACE_S, hand_down=[lock])
+    stack.callback(reconciler.stop)
+    return reconciler
 
 
 def wait_until_ready(service: Kept, address: Address) -> None:
@@ -320,7 +355,7 @@ def _get(url: str, key: str | None = None) -> tuple[int, bytes]:
 def print_welcome(variables: Mapping[str, str], address: Address) -> None:
     """Prints what a newcomer needs next: a curl line, and where the stores are (without passwords)."""
     status, body = _get(f"{address.url}/v1/coupons/{COUPON}", KEY.read_text().strip())
-    remaining = json.loads(body)["usage"]["remaining"] if status == 200 else None  # noqa: PLR2004 - HTTP's "OK"
+    remaining = json.loads(body)["usage"]["remaining"] if status == 200 else None  # noqa: PLR2004
     # Both names are made when the line is pasted, so each paste is another customer's other order.
     data = json.dumps({"code": COUPON, "customer_id": "customer-$(date +%s%N)", "order_id": "order-$(date +%s%N)"})
     curl = " ".join(
@@ -344,8 +379,7 @@ def print_welcome(variables: Mapping[str, str], address: Address) -> None:
         "",
     ]
     if remaining == 0:
-        more = f"usher coupon update {COUPON} --max-redemptions 100"
-        lines.insert(-3, f"For more: . {shlex.quote(str(ENVIRONMENT))} && {more}")
+        lines.insert(-3, f"For more: . {shlex.quote(str(ENVIRONMENT))} && usher coupon update {COUPON} --max-redemptions 100")
     print("\n".join(lines), flush=True)
 
 

@@ -31,7 +31,6 @@ local age_max_ms, idle_s = tonumber(ARGV[1]), ARGV[2]
 local settled, settled_seats = cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
 local orders, customers, flat_notes = cjson.decode(ARGV[5]), cjson.decode(ARGV[6]), cjson.decode(ARGV[7])
 
-local SEARCH_INTERVAL_MS = 1000 -- a search costs the ledger a range count: at most one a second and coupon
 local PLAIN = { again = false, vouched = false, customer_seat = 0, customer_live = -1 }
 local CLAIMED, ARCHIVED, PAUSED, NOT_STARTED, ENDED, CUSTOMER_LIMIT_REACHED, EXHAUSTED = 0, 1, 2, 3, 4, 5, 6
 
@@ -170,13 +169,7 @@ local function grant(order, customer, note)
   return CLAIMED, seat, customer_seat
 end
 
-local search = 2
-if searched == 0 then
-  search = 0
-elseif now_ms < searched or now_ms - searched >= SEARCH_INTERVAL_MS then
-  search = 1
-end
-local reply, at = { 1, c.coupon_id, c.version, search }, 4
+local reply, at = { 1, c.coupon_id, c.version, counter.search({ searched = searched }, now_ms) }, 4
 for i, order in ipairs(orders) do
   reply[at + 1], reply[at + 2], reply[at + 3] = grant(order, customers[i], notes[i] or PLAIN)
   at = at + 3

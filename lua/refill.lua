@@ -9,7 +9,8 @@
 -- ARGV[2] idle_s       86400     the keys leave when nobody has asked for so long
 -- ARGV[3] coupon_id    77        whose seats these are
 -- ARGV[4] version      3         by which version they were looked for
--- ARGV[5] complete     1         1: all free seats up to `next` are among them; 0: there may be more
+-- ARGV[5] complete     1         1: all free seats up to `next` are among them; 0: there may be more; -1: nothing was
+--                                searched, these were missed by an earlier search, which stands
 -- ARGV[6] seats        [2,3,9]   JSON: a seat above `next` is left out, it comes by itself
 -- Returns how many seats became free: with `next` 4 and seat 2 pending 1
 -- Returns -1: the counter is missing, or another coupon's or version's
@@ -19,7 +20,7 @@ local counter = require("counter")
 
 local age_max_ms, idle_s = tonumber(ARGV[1]), ARGV[2]
 local coupon_id, version = tonumber(ARGV[3]), tonumber(ARGV[4])
-local is_complete, seats = ARGV[5] == "1", cjson.decode(ARGV[6])
+local complete, seats = tonumber(ARGV[5]), cjson.decode(ARGV[6])
 
 local c = counter.read()
 if not c or c.coupon_id ~= coupon_id or c.version ~= version then
@@ -38,6 +39,8 @@ for _, seat in ipairs(seats) do
 end
 
 local freed = counter.put_all("SADD", KEYS[2], free)
-redis.call("HSET", KEYS[1], "searched", is_complete and now_ms or 0)
+if complete >= 0 then
+  redis.call("HSET", KEYS[1], "searched", complete * now_ms)
+end
 counter.keep(idle_s)
 return freed

@@ -8,7 +8,7 @@
 -- KEYS[4] hash  usher:1:{GOLD20}:customers
 -- ARGV[1] age_max_ms       7000             a pending order that is older counts as absent
 -- ARGV[2] idle_s           86400            the keys leave when nobody has asked for so long
--- ARGV[3] orders           ["o7","o8"]      JSON: one per claim; it leaves `pending` if it holds that seat there
+-- ARGV[3] orders           ["o7","o8"]      JSON: one per claim; it leaves `pending` if it holds that seat there, or any at 0
 -- ARGV[4] customers        ["ann","bob"]    JSON: their customers
 -- ARGV[5] seats            [5,0]            JSON: their seats, 0 where there is none
 -- ARGV[6] customer_lives   [-1,2]           JSON: their live redemptions by the ledger; -1: one less than was thought
@@ -30,7 +30,9 @@ end
 local now_ms = counter.now_ms()
 local gone = {}
 for i, value in ipairs(counter.get_all(KEYS[3], orders)) do
-  if counter.held(value, now_ms, age_max_ms) == seats[i] then
+  local seat = counter.held(value, now_ms, age_max_ms)
+  -- A seat that the ledger has handed on comes as 0. It would be kept from everybody as long as this order is pending with it.
+  if seat and (seat == seats[i] or seats[i] == 0) then
     gone[#gone + 1] = orders[i]
   end
 end

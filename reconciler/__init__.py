@@ -1,1 +1,1 @@
-"""The jobs that compare counters with the ledger, and repair: empty for now, they come with a later version."""
+"""The reconciler: jobs beside the service. So far it ends holds whose time is over; it knows the stores, not the web side."""

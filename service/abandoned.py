@@ -12,6 +12,7 @@ import structlog
 from service.batcher import Asker
 from service.claims import Claims
 from service.config import Settings
+from service.counts import Counts
 from service.errors import UsherError
 from service.ledger import Ledger
 from service.model import NewRedemption, Return
@@ -28,13 +29,15 @@ log = structlog.get_logger(__name__)
 class Abandoned:
     """Finds out what became of abandoned rows, in the background, until it is known."""
 
-    def __init__(self, claims: Claims, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, claims: Claims, ledger: Ledger, settings: Settings, counts: Counts) -> None:
         self._claims = claims
+        self._counts = counts
         self._ledger = ledger
-        self._tasks: set[asyncio.Task[bool]] = set()
+        self._tasks: dict[asyncio.Task[bool], tuple[str, str]] = {}
         self._ids = Asker[NewRedemption, bool | None](
             self._abandon, at_once=1, batch_max=settings.record_batch_max_rows, queue_max=ROWS_MAX
         )
+        counts.gauges["ids_in_doubt"] = self.__len__
 
     def __len__(self) -> int:
         """Rows whose outcome is not known yet."""
@@ -45,10 +48,17 @@ class Abandoned:
 
         It goes on by itself when the caller does not wait for it any longer.
         """
+        self._counts.plain["ids_abandoned"] += 1
         task = asyncio.create_task(self._find_out(row))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = (row.code, row.order_id)
+        task.add_done_callback(self._tasks.pop)
         return await asyncio.shield(task)
+
+    async def known(self, code: str, order_id: str) -> None:
+        """Waits until the outcome of all rows of this order is known."""
+        tasks = [task for task, order in self._tasks.items() if order == (code, order_id)]
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def _find_out(self, row: NewRedemption) -> bool:
         while (stands := await self._ask(row)) is None:  # noqa: ASYNC110 - the ledger tells only when asked

@@ -1,18 +1,62 @@
 """One request on its way: what it asks for, what it holds, how often it tried."""
 
 import asyncio
+import random
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import uuid_utils
 
 from service.errors import CounterUnavailable
-from service.model import Claim, NewRedemption, Order, Record, RecordEnding, Redemption, RedemptionStatus, Wish
+from service.model import (
+    MAX_PER_CUSTOMER_MAX,
+    Claim,
+    NewRedemption,
+    Order,
+    Record,
+    RecordEnding,
+    Redemption,
+    RedemptionStatus,
+    Refusal,
+    Search,
+    Standing,
+    Wish,
+)
+
+
+class Refused(NamedTuple):
+    """A refused claim, and what the ledger says of its order since."""
+
+    claim: Claim
+    standing: Standing
+
+    def stands(self) -> Refusal | None:
+        """The refusal, if it stands by what is known already; None: the order may be live, or there is more to find out.
+
+        The ledger's own reasons, in the contract's order; then the counter's word, where the ledger has searched with it.
+        """
+        claim, standing = self
+        coupon = standing.coupon
+        if coupon is None or standing.known or standing.live or standing.overdue:
+            return None
+        if standing.refusal is not None or standing.is_busy:
+            return standing.refusal
+        if len(standing.customer_seats) >= (coupon.max_per_customer or MAX_PER_CUSTOMER_MAX + 1):
+            return Refusal.CUSTOMER_LIMIT_REACHED
+        return claim.refusal if claim.version == coupon.version and claim.search is Search.RECENT else None
+
+
+TryEnding = Claim | Refused | Record | CounterUnavailable
+"""How a try can end. A claim by itself: its counter was not loaded."""
 
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One request on its way. `row` is what it holds: a claimed seat, to be recorded; None while it holds nothing."""
+    """One request on its way. `row` is what it holds: a claimed seat, to be recorded; None while it holds nothing.
+
+    `without_counter`: Redis has failed it once, and it goes on by the ledger alone.
+    """
 
     order: Order
     record_until: float
@@ -24,7 +68,8 @@ class Attempt:
     collisions: int = 0
     collided_seat: int | None = None
     customer_refusals: int = 0
-    future: asyncio.Future[Claim | Record | CounterUnavailable] = field(init=False)
+    without_counter: bool = False
+    future: asyncio.Future[TryEnding] = field(init=False)
 
     def hold(self, seat: int | None, customer_seat: int | None, now: datetime) -> None:
         """Hold a claimed seat: the row that is to be recorded, under an id of its own.
@@ -33,20 +78,22 @@ class Attempt:
         uses up those of rows that were once in doubt.
         """
         order = self.order
-        self.row = NewRedemption(
-            id=uuid_utils.uuid7().bytes,
-            coupon_id=self.coupon_id,
-            code=order.code,
-            customer_id=order.customer_id,
-            order_id=order.order_id,
-            seat=seat,
-            customer_seat=customer_seat,
-            api_key_id=order.api_key_id,
-            created_at=now,
-            deadline=self.record_until,
+        self.row = NewRedemption(  # By place, which takes half the time: this is done for every request.
+            uuid_utils.uuid7().bytes,
+            self.coupon_id,
+            order.code,
+            order.customer_id,
+            order.order_id,
+            seat,
+            customer_seat,
+            order.api_key_id,
+            now,
+            self.record_until,
+            now + timedelta(seconds=order.hold_s) if order.hold_s else None,
+            order.idempotency_key,
         )
 
-    def end(self, ending: Claim | Record | CounterUnavailable) -> None:
+    def end(self, ending: TryEnding) -> None:
         """Tell the flow how this try ended. Nobody listens only when the process is being stopped the hard way."""
         if not self.future.done():
             self.future.set_result(ending)
@@ -62,19 +109,19 @@ def held(attempt: Attempt) -> NewRedemption:
     return attempt.row
 
 
-def confirmed(row: NewRedemption) -> Redemption:
+def recorded(row: NewRedemption) -> Redemption:
     """The redemption that a recorded row has become."""
-    return Redemption(
-        id=row.id,
-        coupon_id=row.coupon_id,
-        code=row.code,
-        customer_id=row.customer_id,
-        order_id=row.order_id,
-        status=RedemptionStatus.CONFIRMED,
-        seat=row.seat,
-        expires_at=None,
-        created_at=row.created_at,
-        confirmed_at=row.created_at,
+    return Redemption(  # By place, as above.
+        row.id,
+        row.coupon_id,
+        row.code,
+        row.customer_id,
+        row.order_id,
+        RedemptionStatus.RESERVED if row.expires_at else RedemptionStatus.CONFIRMED,
+        row.seat,
+        row.expires_at,
+        row.created_at,
+        confirmed_at=None if row.expires_at else row.created_at,
         ended_at=None,
         end_reason=None,
     )
@@ -85,6 +132,12 @@ def fail(attempts: list[Attempt], error: Exception) -> None:
     for attempt in attempts:
         if not attempt.future.done():
             attempt.future.set_exception(error)
+
+
+def any_free(customer_seats: tuple[int, ...], limit: int) -> int:
+    """A seat that the customer does not sit on, for one whose choice was taken: others, with other orders, choose as well."""
+    taken = set(customer_seats)
+    return random.choice([seat for seat in range(1, limit + 1) if seat not in taken])
 
 
 def lowest_free(customer_seats: tuple[int, ...]) -> int:

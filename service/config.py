@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.addresses import MYSQL_FORM, REDIS_FORM, check_mysql_url, check_redis_url, needs_password
 from service.errors import ConfigurationError
-from service.reference import CONNECTIONS, DEADLINES, LIMITS, LISTENING, LOGS, STORES, about, allowed, unit
+from service.reference import CONNECTIONS, DEADLINES, LIMITS, LISTENING, LOGS, RECONCILER, STORES, about, allowed, unit
 
 PREFIX = "USHER_"
 IGNORED_PREFIXES = ("USHER_SERVICE_", "USHER_PORT")
@@ -83,11 +83,12 @@ class Settings(BaseSettings):
     )
     keep_alive_s: Annotated[int, Field(ge=1, le=3_600)] = Field(
         default=75,
-        description="A connection that has been idle for so long after an answer is closed.",
+        description="How long a connection may be idle after an answer before it is closed, up to half a second later.",
         json_schema_extra=about(
             LISTENING,
             "Raise it above your load balancer's own idle time when that one reports resets or 502 on connections that were "
-            "idle: the balancer should be the one to close. Lower it when idle clients use up the connections.",
+            "idle: the balancer should be the one to close. Lower it when idle clients use up the connections, but not to "
+            "the idle time of the balancer or of clients, or below: lower theirs first.",
         ),
     )
     queue_max_requests: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
@@ -130,11 +131,12 @@ class Settings(BaseSettings):
     )
     redis_timeout_ms: Annotated[int, Field(ge=50, le=30_000)] = Field(
         default=1_000,
-        description="A reply of Redis that takes longer counts as lost; never more than a fifth of the request deadline.",
+        description="A reply of Redis that takes longer counts as lost, and Redis as away; never more than a fifth of the "
+        "request deadline.",
         json_schema_extra=about(
             DEADLINES,
             "Lower it when a Redis that hangs holds requests up for too long. Raise it, and the request deadline with it, "
-            "when `claims failed` appears in the log although Redis is well: it is far away, or pauses.",
+            "when `breaker opened` appears in the log although Redis is well: it is far away, or pauses.",
         ),
     )
     head_deadline_ms: Annotated[int, Field(ge=500, le=8_000)] = Field(
@@ -159,16 +161,17 @@ class Settings(BaseSettings):
     )
     record_connections: Annotated[int, Field(ge=1, le=64)] = Field(
         default=2,
-        description="Connections per worker that write; few make large batches.",
+        description="Connections per worker that record, and as many again that confirm, extend, cancel and expire. A second "
+        "one records only beside a statement that takes longer than 20 ms, or when a whole batch waits.",
         json_schema_extra=about(
             CONNECTIONS,
-            "Seldom: more connections make smaller batches. Raise it when MariaDB is far away, so that writers spend their "
-            "time waiting while processors are idle on both sides.",
+            "Seldom: more make smaller batches. Raise it when `usher_record_batch_seconds` is mostly above 0.02 and "
+            "`usher_record_queue_rows` grows while processors are idle on both sides. Each further one begins alike.",
         ),
     )
     read_connections: Annotated[int, Field(ge=1, le=64)] = Field(
         default=4,
-        description="Connections per worker that read and administer.",
+        description="Connections per worker that read.",
         json_schema_extra=about(
             CONNECTIONS,
             "Raise it when GETs and refusals are slow while redemptions are quick. Lower it when MariaDB says that it has "
@@ -199,6 +202,48 @@ class Settings(BaseSettings):
             "Lower it when replicas lag behind long statements, or when `max_allowed_packet` of MariaDB is small. Raise it "
             "only with a measurement at hand.",
         ),
+    )
+    expire_interval_ms: Annotated[int, Field(ge=100, le=60_000)] = Field(
+        default=1_000,
+        description="The reconciler looks so often for holds whose time is over, ends them, and gives their uses back.",
+        json_schema_extra=about(
+            RECONCILER,
+            "Lower it when the use of an abandoned order is to be had sooner. Raise it where holds are few and a MariaDB that "
+            "is paid for by the statement is idle otherwise: until an expired hold is ended, its use is had only by a search "
+            "for free seats, which an order makes that would be refused as exhausted.",
+        ),
+    )
+    repair_interval_s: Annotated[int, Field(ge=0, le=604_800)] = Field(
+        default=300,
+        description="The leading reconciler compares all counters with the ledger so often, and mends what differs; 0: never.",
+        json_schema_extra=about(
+            RECONCILER,
+            "Raise it when a repair takes long, since there are millions of coupons or redemptions. Nothing is refused wrongly "
+            "meanwhile: what a repair mends, the service finds out by itself when it matters. 0 when you run "
+            "`usher-reconciler repair` by a schedule of your own.",
+        ),
+    )
+    run_keep_days: Annotated[int, Field(ge=1, le=3_650)] = Field(
+        default=30,
+        description="Checks, repairs and reseeds that have ended are kept for so long, with what they have found.",
+        json_schema_extra=about(
+            RECONCILER,
+            "Raise it when you must be able to tell for longer what was mended; lower it when they take too much room.",
+        ),
+    )
+    reconciler_listen_host: str = Field(
+        default="127.0.0.1",
+        description="Address on which the reconciler answers /livez, /readyz and /metrics; 0.0.0.0 for all.",
+        json_schema_extra=about(
+            RECONCILER,
+            "When others than this machine watch over it, as in a container.",
+            form="a name or an address of this machine",
+        ),
+    )
+    reconciler_listen_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        default=8081,
+        description="Port on which the reconciler answers; 0 lets the system choose one.",
+        json_schema_extra=about(RECONCILER, "When its log says that the port is in use, such as by another reconciler."),
     )
     log_format: Literal["auto", "json", "pretty"] = Field(
         default="auto",

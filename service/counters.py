@@ -5,28 +5,27 @@ by itself; whether a seat is free is for the ledger to say. The driver's errors 
 
 Nothing is sent twice: a script whose reply was lost may have run. Only a script that Redis says it does not know has
 certainly not run, and goes again together with its text.
+
+While Redis is away nothing is sent at all but a probe, until that is answered: see the breaker.
 """
 
-import asyncio
 import contextlib
-import socket
-import ssl
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
 import orjson
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, DataError, InvalidResponse, NoScriptError, ReadOnlyError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
 
 import lua
+from service.breaker import Breaker
 from service.config import Settings
 from service.errors import CounterUnavailable
-from service.model import Claim, ClaimAnswer, LoadedCoupon, Refusal, Return, Search, Wish
+from service.model import Claim, ClaimAnswer, Coupon, CouponSeed, LoadedCoupon, Mark, Refusal, Return, Search, Wish
+from service.redis_client import Argument, client_of, drop_idle, exchange, exchange_plain, is_too_late
+from service.redis_reasons import unavailable
 
 KEY_VERSION: Final = 1
 """Rises when the meaning of a key changes, so that old and new processes do not share one."""
@@ -38,31 +37,20 @@ REFILL_MAX_SEATS: Final = 10_000
 CLAIM: Final = lua.load("claim")
 RELEASE: Final = lua.load("release")
 LOAD: Final = lua.load("load")
+RESEED: Final = lua.load("reseed")
 SHRINK: Final = lua.load("shrink")
 LOOK: Final = lua.load("look")
 REFILL: Final = lua.load("refill")
-SCRIPTS: Final = (CLAIM, RELEASE, LOAD, SHRINK, LOOK, REFILL)
+HOLDERS: Final = lua.load("holders")
+REMAINING: Final = lua.load("remaining")
+SCRIPTS: Final = (CLAIM, RELEASE, LOAD, RESEED, SHRINK, LOOK, REFILL, HOLDERS, REMAINING)
 
+_LOAD_SCRIPTS: Final = tuple(("SCRIPT LOAD", script.text) for script in SCRIPTS)
 _CLAIMED: Final = ClaimAnswer.CLAIMED
 _NOT_LOADED: Final = Claim(ClaimAnswer.NOT_LOADED)
 _SEARCHES: Final = (Search.NEVER, Search.DUE, Search.RECENT)
 _REFUSALS: Final = tuple(Refusal)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str], ...]] = (
-    ((AuthenticationError,), "user or password is wrong"),
-    ((TimeoutError, RedisTimeoutError), "no answer in time"),
-    ((socket.gaierror,), "there is no host of this name"),
-    ((ssl.SSLError,), "it does not speak TLS as rediss:// wants it"),
-    ((ConnectionRefusedError,), "nothing answers there"),
-    ((InvalidResponse,), "what answers there is no Redis"),
-)
-"""The first that fits; the rest is said in the library's words."""
-
-UNAUTHENTICATED: Final = "unauthenticated"
-"""In Redis' word for a long command of somebody who has not logged in."""
-
-_Argument = bytes | str | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +77,50 @@ class CounterLook:
     pending: frozenset[int]
 
 
-def key(code: str, part: str) -> str:
-    """The name of a coupon's key. The braces keep all keys of a coupon on one node of a cluster."""
-    return f"usher:{KEY_VERSION}:{{{code}}}:{part}"
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An order whose claim of a seat is pending, since `age_s` seconds."""
+
+    order_id: str
+    seat: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """What a counter could still hand out: `count` seats, 0 where there is no limit; and some of them, to be looked at.
+
+    `search`: when free seats were last looked for.
+    """
+
+    coupon_id: int
+    version: int
+    max_redemptions: int | None
+    count: int
+    search: Search
+    seats: tuple[int, ...]
+
+
+def key(code: str | None, part: str) -> str:
+    """The name of a coupon's key, or of one for all. The braces keep all keys of a coupon on one node of a cluster."""
+    return f"usher:{KEY_VERSION}:{part}" if code is None else f"usher:{KEY_VERSION}:{{{code}}}:{part}"
+
+
+MARKER: Final = key(None, "marker")
+"""A hash with the server's `run_id`, and the same as `reseeded`; for that needs no further command than the scripts do."""
+
+
+def fields(coupon: Coupon) -> dict[str, int | str]:
+    """What a counter says of this coupon, by the names of its fields; 0 where there is no limit or no time."""
+    return {
+        "coupon_id": coupon.id,
+        "version": coupon.version,
+        "status": coupon.status.value,
+        "max_redemptions": coupon.max_redemptions or 0,
+        "max_per_customer": coupon.max_per_customer or 0,
+        "starts_at": _ms(coupon.starts_at),
+        "ends_at": _ms(coupon.ends_at),
+    }
 
 
 class Counters:
@@ -102,38 +131,51 @@ class Counters:
         self._timeout_s = timeout_s
         self._claim_age_max_ms = claim_age_max_ms
         self._idle_s = idle_s
+        self.breaker = Breaker(self._probe)
+
+    @property
+    def claim_age_max_ms(self) -> int:
+        """A pending order that is older counts as absent."""
+        return self._claim_age_max_ms
+
+    @property
+    def idle_s(self) -> int:
+        """A coupon's keys leave when nobody has asked for it so long."""
+        return self._idle_s
 
     @classmethod
     async def connect(cls, settings: Settings) -> Self:
         """The gateway by these settings. It is there also while Redis is away, and works as soon as Redis does."""
         timeout_s = settings.redis_reply_max_ms / 1_000
-        pool = BlockingConnectionPool.from_url(
-            settings.redis_url.get_secret_value(),
-            max_connections=settings.redis_connections,
-            timeout=timeout_s,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),  # the library's own default sends a script again whose reply was lost
-            protocol=2,  # nothing here needs 3, which costs a connection two more round trips
-            driver_info=None,  # no CLIENT SETINFO: Redis 7.0 does not know it, so no right to it can be given there
-        )
         counters = cls(
-            Redis.from_pool(pool),
+            client_of(settings, timeout_s=timeout_s),
             timeout_s=timeout_s,
             claim_age_max_ms=settings.claim_age_max_ms,
             idle_s=settings.counter_idle_s,
         )
         with contextlib.suppress(CounterUnavailable):  # they are loaded with the first call instead
-            await counters._send([("SCRIPT LOAD", script.text) for script in SCRIPTS])
+            await counters._exchange(_LOAD_SCRIPTS)
         return counters
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections, and probes no more."""
+        await self.breaker.stop()
         await self._client.aclose()
 
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis is known to be away: what is asked of it fails at once."""
+        return self.breaker.is_open
+
     async def ping(self) -> None:
-        """Returns when Redis answers."""
-        _raise_first(await self._send([("PING",)]))
+        """Returns when Redis answers and is asked; it is pinged also while it is known to be away."""
+        _raise_first(_errors(await self._exchange([("PING",)])))
+        self.breaker.enter()
+
+    async def _probe(self) -> None:
+        """Returns when Redis answers and knows the scripts. Connections from before may be dead and not say so."""
+        await drop_idle(self._client)
+        _raise_first(_errors(await self._exchange([("PING",), *_LOAD_SCRIPTS])))
 
     async def claim(self, batches: Sequence[ClaimBatch]) -> list[list[Claim] | CounterUnavailable]:
         """Claims for many coupons, each in at most one batch, in one round trip; answers in the order of the wishes.
@@ -150,7 +192,7 @@ class Counters:
 
     async def release(self, returns: Mapping[str, Sequence[Return]]) -> None:
         """Gives claims back, by code. Raises after all were tried; a seat that was not given back is found by a refill."""
-        calls: dict[str, Sequence[_Argument]] = {}
+        calls: dict[str, Sequence[Argument]] = {}
         for code, given_back in returns.items():
             calls[code] = (
                 self._claim_age_max_ms,
@@ -168,22 +210,46 @@ class Counters:
         A counter of a newer version that was loaded a moment ago stays: the caller may have read the ledger before it.
         `even_newer`: codes whose counters are known to be false, since the ledger was read after them.
         """
-        calls: dict[str, Sequence[_Argument]] = {}
+        calls: dict[str, Sequence[Argument]] = {}
         for loaded in coupons:
             coupon = loaded.coupon
             calls[coupon.code] = (
                 -1 if coupon.code in even_newer else self._claim_age_max_ms,
                 self._idle_s,
                 loaded.seat_max,
-                coupon.id,
-                coupon.version,
-                coupon.status.value,
-                coupon.max_redemptions or 0,
-                coupon.max_per_customer or 0,
-                _ms(coupon.starts_at),
-                _ms(coupon.ends_at),
+                *fields(coupon).values(),
             )
         _raise_first(await self._run(LOAD, calls))
+
+    async def reseed(self, seeds: Sequence[CouponSeed], *, force: bool = False) -> int:
+        """The same for many coupons at once, in one call; how many counters were made. All keys must be on one node.
+
+        `force`: also where the counter says the same. Redis does nothing else meanwhile: some 2 ms for 250 that are missing.
+        """
+        keys = [key(seed.code, part) for seed in seeds for part in PARTS]
+        arguments = (self._claim_age_max_ms, self._idle_s, int(force), orjson.dumps([seed[1:] for seed in seeds]))
+        made: int = _raise_first(await self._call(RESEED, [(len(keys), *keys, *arguments)]))[0]
+        return made
+
+    async def memory_share(self) -> float:
+        """How much of the memory that it may use Redis uses, from 0 to 1; 0 where it has no bound."""
+        (info,) = _raise_first(_errors(await self._send([("INFO", "memory")])))
+        return float(info["used_memory"] / info["maxmemory"]) if info["maxmemory"] else 0.0
+
+    async def mark(self) -> Mark:
+        """Whose keys these are: a mark that is missing or another server's went together with counters."""
+        replies = await self._send([("INFO", "server"), ("HMGET", MARKER, "run_id", "reseeded")])
+        (info,) = _raise_first(_errors(replies[:1]))
+        # A key of a wrong type, which somebody has written, is no mark.
+        found = (None, None) if isinstance(replies[1], Exception) else replies[1]
+        noted, reseeded = (one and one.decode(errors="replace") for one in found)
+        return Mark(str(info["run_id"]), noted, reseeded)
+
+    async def set_mark(self, run_id: str, *, reseeded: bool = False) -> None:
+        """Notes that a loss was seen: these are the keys of the server with this id. `reseeded`: that it was made good."""
+        seen = [("UNLINK", MARKER), ("HSET", MARKER, "run_id", run_id)]
+        commands = [("HSET", MARKER, "reseeded", run_id)] if reseeded else seen
+        _raise_first(_errors(await self._send(commands, transaction=True)))
 
     async def shrink(self, code: str, seat_max: int) -> None:
         """After a collision: nothing counts as free any more, and `next` is at least the highest seat in a row."""
@@ -197,26 +263,47 @@ class Counters:
         coupon_id, version, max_redemptions, next_seat = reply[:4]
         return CounterLook(coupon_id, version, max_redemptions or None, next_seat, frozenset(reply[4:]))
 
-    async def refill(self, code: str, look: CounterLook, *, seats: Sequence[int], complete: bool) -> int:
+    async def holders(self, code: str, seats: Sequence[int]) -> list[Holder]:
+        """The orders that hold these seats by claims that are pending."""
+        reply = _raise_first(await self._run(HOLDERS, {code: (self._claim_age_max_ms, orjson.dumps(seats))}))[0]
+        return [
+            Holder(order_id.decode(errors="replace"), seat, age_ms / 1_000)
+            for order_id, seat, age_ms in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        ]
+
+    async def remaining(self, codes: Sequence[str]) -> list[Remaining | None]:
+        """What the counters of these coupons, each named once, could hand out now, in one round trip; None: not loaded."""
+        replies = _raise_first(await self._run(REMAINING, dict.fromkeys(codes, ())))
+        return [
+            Remaining(reply[0], reply[1], reply[2] or None, reply[3], _SEARCHES[reply[4]], tuple(reply[5:])) if reply else None
+            for reply in replies
+        ]
+
+    async def refill(self, code: str, look: CounterLook, *, seats: Sequence[int], complete: bool | None) -> int:
         """Gives seats that the ledger has shown to be free to the counter, and says how many it took.
 
         `look`: read before the ledger was asked. Its pending seats are left out, and so are those pending now; a counter
-        that has become another coupon's or version's since takes none. `complete`: the ledger has found all there are.
+        that has become another coupon's or version's since takes none. `complete`: the ledger has found all there are; None:
+        nothing was searched, these seats were missed, and what an earlier search has said stands.
         """
         free = [seat for seat in seats if seat not in look.pending]
-        takes_all = complete and len(free) <= REFILL_MAX_SEATS
+        takes_all = -1 if complete is None else int(complete and len(free) <= REFILL_MAX_SEATS)
         arguments = (
             self._claim_age_max_ms,
             self._idle_s,
             look.coupon_id,
             look.version,
-            int(takes_all),
+            takes_all,
             orjson.dumps(free[:REFILL_MAX_SEATS]),
         )
         freed: int = _raise_first(await self._run(REFILL, {code: arguments}))[0]
         return max(freed, 0)
 
-    def _claim_arguments(self, batch: ClaimBatch) -> Sequence[_Argument]:
+    async def run(self, script: lua.Script, calls: Mapping[str, Sequence[bytes | str | int]]) -> list[Any]:
+        """Runs a script of another part of this gateway for each code, in one round trip; the replies in this order."""
+        return _raise_first(await self._run(script, calls))
+
+    def _claim_arguments(self, batch: ClaimBatch) -> Sequence[Argument]:
         """The arguments of one claim. One JSON text for all wishes costs a quarter of one argument for each."""
         wishes, settled = batch.wishes, batch.settled
         notes: list[int] = []
@@ -234,13 +321,16 @@ class Counters:
             orjson.dumps(notes),
         )
 
-    async def _run(self, script: lua.Script, calls: Mapping[str, Sequence[_Argument]]) -> list[Any]:
+    async def _run(self, script: lua.Script, calls: Mapping[str, Sequence[Argument]]) -> list[Any]:
         """Runs a script for each code in one round trip; where Redis refused one, CounterUnavailable is its reply."""
-        commands = [
-            ("EVALSHA", script.sha, len(PARTS), *(key(code, part) for part in PARTS), *arguments)
-            for code, arguments in calls.items()
-        ]
-        replies = await self._send(commands)
+        return await self._call(
+            script, [(len(PARTS), *(key(code, part) for part in PARTS), *arguments) for code, arguments in calls.items()]
+        )
+
+    async def _call(self, script: lua.Script, calls: Sequence[Sequence[Argument]]) -> list[Any]:
+        """The same for calls that begin with the number of their keys, and the keys."""
+        commands = [("EVALSHA", script.sha, *call) for call in calls]
+        replies = await self._send(commands, plain=True)
         unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
             # Redis has restarted. These have not run; they go again with the text, in a transaction, so that a flush of the
@@ -249,43 +339,32 @@ class Counters:
             again = await self._send(commands_again, transaction=True)
             for place, reply in zip(unknown, again[1:], strict=True):
                 replies[place] = reply
-        return [_unavailable(reply) if isinstance(reply, Exception) else reply for reply in replies]
+        return _errors(replies)
 
-    async def _send(self, commands: Sequence[Sequence[_Argument]], *, transaction: bool = False) -> list[Any]:
-        """One round trip. The replies, errors among them; raises CounterUnavailable unless all of them came in time."""
+    async def _send(
+        self, commands: Sequence[Sequence[Argument]], *, transaction: bool = False, plain: bool = False
+    ) -> list[Any]:
+        """One round trip, unless Redis is known to be away. How it ends is told to the breaker; raises CounterUnavailable."""
+        entered = self.breaker.enter()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                pipeline = self._client.pipeline(transaction=transaction)
-                for command in commands:
-                    pipeline.execute_command(*command)
-                replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        except DataError:  # A value that the library cannot send is a defect of ours, and no trouble of Redis'.
+            if plain:
+                replies = await exchange_plain(self._client, commands, timeout_s=self._timeout_s)
+            else:
+                replies = await self._exchange(commands, transaction=transaction)
+        except CounterUnavailable as error:
+            self.breaker.failed(entered, error, too_late=is_too_late(error))
             raise
-        except (RedisError, OSError, TimeoutError) as error:
-            raise _unavailable(error) from error
-        if any(isinstance(reply, ReadOnlyError) for reply in replies):
-            # A failover has made a replica of this server; a new connection may find the one that took over.
-            with contextlib.suppress(RedisError, OSError):  # They are given up in any case.
-                await self._client.connection_pool.disconnect(inuse_connections=False)
+        self.breaker.succeeded(entered)
         return replies
 
-
-def _unavailable(error: Exception) -> CounterUnavailable:
-    """The driver's error in the gateway's words, and as its cause."""
-    unavailable = CounterUnavailable(_reason(error))
-    unavailable.__cause__ = error
-    return unavailable
+    async def _exchange(self, commands: Sequence[Sequence[Argument]], *, transaction: bool = False) -> list[Any]:
+        """The replies, errors among them, whatever the breaker says."""
+        return await exchange(self._client, commands, timeout_s=self._timeout_s, transaction=transaction)
 
 
-def _reason(error: Exception) -> str:
-    """What keeps Redis from answering, in plain words where they are known."""
-    chain = (error, error.__cause__ or error.__context__)
-    if any(UNAUTHENTICATED in str(one) for one in chain):
-        return "it wants a user and a password"
-    for kinds, words in REASONS:
-        if any(isinstance(one, kinds) for one in chain):
-            return words
-    return f"{type(error).__name__}: {error}"
+def _errors(replies: list[Any]) -> list[Any]:
+    """The replies; where Redis refused, CounterUnavailable."""
+    return [unavailable(reply) if isinstance(reply, Exception) else reply for reply in replies]
 
 
 def _raise_first(replies: list[Any]) -> list[Any]:

@@ -55,16 +55,16 @@ class VersionMismatch(UsherError):
     """The coupon was changed since the version that If-Match names."""
 
 
+class CouponBusy(UsherError):
+    """A large change of the coupon is under way: try again in some seconds."""
+
+
 class LimitKindFixed(UsherError):
     """Whether a coupon is limited is fixed when it is created."""
 
 
 class CustomerLimitLowered(UsherError):
     """The limit per customer can be raised, not lowered."""
-
-
-class LimitLowered(UsherError):
-    """The limit can be raised, not lowered."""
 
 
 class WindowEmpty(UsherError):

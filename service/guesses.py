@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import structlog
 
 from service.config import Settings
-from service.errors import CounterUnavailable, LedgerUnavailable, Overloaded, UsherError
-from service.flights import ANSWER_SHARE, RECORD_SHARE, UNAVAILABLE, Redeem, existing
+from service.errors import LedgerUnavailable, Overloaded, UsherError
+from service.flights import ANSWER_SHARE, RECORD_SHARE, UNAVAILABLE, Redeem, existing, of_key
 from service.ledger import Ledger
 from service.ledger.guesses import digest
 from service.loads import Loads, remember
-from service.model import Ending, Guess, LookUp, Noted, Order, Redeemed, Refusal, Standing
+from service.model import Ending, FoundKey, Guess, LookUp, Noted, Order, Redeemed, Redemption, Refusal, Standing
 from service.paced import Paced
 from service.turns import Turns
 
@@ -116,15 +116,27 @@ class Guesses:
         All who are limited are looked up together, whatever is known of their codes, so that how long the answer takes
         says nothing about a code either. Another customer's redemption would say that the code exists.
         """
-        question = LookUp(order.code, order.customer_id, order.order_id)
+        question = LookUp(order.code, order.customer_id, order.order_id, order.api_key_id, order.idempotency_key)
         try:
             async with asyncio.timeout_at(until):
-                live = (await self._replays.ask(question)).live
+                standing = await self._replays.ask(question)
         except TimeoutError as error:
             raise LedgerUnavailable("no time was left to look the order up") from error
-        if live is not None and live.customer_id == order.customer_id:
-            return existing(order, live)
+        now = self._ledger.now()
+        if standing.known is not None:
+            return of_key(order, standing.known.as_of(now))
+        live = standing.live
+        if live is not None and live.customer_id == order.customer_id and live.as_of(now) is live:
+            return existing(order, live) if order.idempotency_key is None else await self._remembered(order, live)
         return _limited(max(1, self.limited_s(order.api_key_id, order.customer_id)))
+
+    async def _remembered(self, order: Order, live: Redemption) -> Redeemed:
+        """The answer to an order whose idempotency key has found this redemption: from now on the key stands for it."""
+        assert order.idempotency_key is not None, "there is a key to remember"
+        found = FoundKey(live.coupon_id, order.api_key_id, order.idempotency_key, live.id)
+        deadline = asyncio.get_running_loop().time() + self._statement_s
+        (known,) = await self._ledger.redemptions.remember([found], deadline)
+        return of_key(order, known.as_of(self._ledger.now()))
 
     async def _look_up(self, questions: Sequence[LookUp]) -> Sequence[Standing]:
         deadline = asyncio.get_running_loop().time() + self._statement_s
@@ -172,8 +184,6 @@ class Guesses:
             try:
                 async with asyncio.timeout_at(until):
                     await self._loads.load(guess.code)
-            except CounterUnavailable as error:
-                log.debug("counter not loaded for a new code", error=str(error))  # What the ledger said is remembered.
             except TimeoutError as error:
                 raise LedgerUnavailable("no time was left to read the coupon") from error
         return 0 if self._loads.known(guess.code) is not None else await self.note(guess, until)

@@ -8,7 +8,10 @@ from typing import TypeVar
 import structlog
 
 from service.counters import Counters
+from service.counts import Counts
+from service.errors import CounterUnavailable
 from service.ledger import Ledger
+from service.told import Told
 
 STATEMENT_INTERVAL_S = 0.02
 """Between two statements; the first is made at once. Codes gather meanwhile, so they cost 50 statements a second at most."""
@@ -33,15 +36,18 @@ Value = TypeVar("Value")
 class Loads:
     """Loads counters, and remembers which codes there are."""
 
-    def __init__(self, counters: Counters, ledger: Ledger) -> None:
+    def __init__(self, counters: Counters, ledger: Ledger, counts: Counts) -> None:
         self._counters = counters
+        self._counts = counts
         self._ledger = ledger
         self._known: OrderedDict[str, int] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._waiting: dict[str, asyncio.Future[int | None]] = {}
+        self._at_hand: dict[str, asyncio.Future[int | None]] = {}
         self._even_newer: set[str] = set()
         self._known_waits = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
+        self._told = Told()
 
     def known(self, code: str) -> int | None:
         """The id of this code's coupon, by the ledger; None when this process has not loaded it yet."""
@@ -64,8 +70,8 @@ class Loads:
     async def load(self, code: str, *, even_newer: bool = False) -> int | None:
         """Load this code's counter by a statement that begins after this call; the coupon's id, or None if there is none.
 
-        `even_newer`: the counter's version is above the ledger's, which was read after it. Raises LedgerUnavailable or
-        CounterUnavailable.
+        `even_newer`: the counter's version is above the ledger's, which was read after it. While Redis is away this learns what
+        the ledger says, and loads nothing. Raises LedgerUnavailable.
         """
         if even_newer:
             self._even_newer.add(code)
@@ -78,6 +84,15 @@ class Loads:
                 self._runner = asyncio.create_task(self._run())
         return await asyncio.shield(future)
 
+    async def load_missing(self, code: str) -> int | None:
+        """As `load`, for a counter that is not there: for a coupon that is known, a load that is under way is as good.
+
+        So is one that ended within STATEMENT_INTERVAL_S: the reply to a claim from before it may come after it.
+        """
+        future = self._at_hand.get(code) if code in self._known else None
+        has_failed = future is not None and future.done() and future.exception() is not None
+        return await (self.load(code) if future is None or has_failed else asyncio.shield(future))
+
     async def _run(self) -> None:
         """Load until nobody waits."""
         try:
@@ -87,14 +102,16 @@ class Loads:
                     codes.sort(key=self._is_new)
                     del codes[CODES_PER_STATEMENT_MAX:]
                 self._known_waits.clear()
-                guessed = await self._answer({code: self._waiting.pop(code) for code in codes})
+                self._at_hand = {code: self._waiting.pop(code) for code in codes}
+                guessed = await self._answer(self._at_hand)
                 await asyncio.sleep(STATEMENT_INTERVAL_S)
+                self._at_hand = {}
                 if guessed:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(GUESSES_INTERVAL_S - STATEMENT_INTERVAL_S):
                             await self._known_waits.wait()
         finally:
-            self._runner = None
+            self._runner, self._at_hand = None, {}
 
     def _is_new(self, code: str) -> bool:
         return code not in self._known
@@ -104,7 +121,7 @@ class Loads:
         try:
             ids = await self._load(list(waiting))
         except Exception as error:  # noqa: BLE001 - told to those who wait
-            log.warning("counters not loaded", coupons=len(waiting), error=f"{type(error).__name__}: {error}")
+            self._tell(len(waiting), f"{type(error).__name__}: {error}")
             for future in waiting.values():
                 future.set_exception(error)
                 future.exception()  # Marks it as seen, should nobody wait any more.
@@ -128,8 +145,17 @@ class Loads:
             else:
                 remember(self._unknown, code, now + UNKNOWN_FOR_S, UNKNOWN_MAX)
         if found:
-            await self._counters.load(list(found.values()), even_newer=even_newer)
+            try:
+                await self._counters.load(list(found.values()), even_newer=even_newer)
+                self._counts.plain["loads"] += len(found)
+            except CounterUnavailable as error:  # Whoever needs the counter finds it missing or outdated.
+                if not self._counters.is_away:
+                    self._tell(len(found), str(error))
         return {code: loaded.coupon.id for code, loaded in found.items()}
+
+    def _tell(self, coupons: int, error: str) -> None:
+        if due := self._told.due(coupons):
+            log.warning("counters not loaded", coupons=due, error=error)
 
 
 def remember(memory: OrderedDict[Key, Value], key: Key, value: Value, entries_max: int) -> None:

@@ -95,7 +95,7 @@ class Mask:
                 event[name] = MASK
             elif name in HASHED and value is not None:
                 event[name] = short_hash(str(value), self._key)
-            elif name in QUOTING:
+            elif name in QUOTING and value is not None:
                 event[name] = mask_text(str(value))
             elif not isinstance(value, PLAIN):
                 event[name] = type(value).__name__

@@ -15,6 +15,8 @@ MAX_PER_CUSTOMER_MAX = 1_000
 """Largest limit per customer; a customer's seats are read as one short list."""
 CODE_PATTERN = r"[A-Z0-9][A-Z0-9_-]{0,63}"
 """A coupon's code after trimming and upper-casing."""
+HOLD_MAX_S = 86_400
+"""Longest hold: a day is longer than any payment takes, and a forgotten one is back the next day."""
 NAME_CHARS_MAX = 128
 """Characters of a `customer_id` or an `order_id`."""
 GUESSES_MAX = 20
@@ -83,6 +85,17 @@ class Coupon:
     updated_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class CouponVersion:
+    """A row of `coupon_history`: a change, by whom, when, and the coupon's changeable fields as JSON before and after it."""
+
+    version: int
+    changed_at: datetime
+    changed_by: str
+    before: dict[str, Any] | None
+    after: dict[str, Any]
+
+
 class Redemption(NamedTuple):
     """A row of `redemption`. `id` is the 16 bytes of a UUIDv7, `code` that of its coupon."""
 
@@ -98,6 +111,12 @@ class Redemption(NamedTuple):
     confirmed_at: datetime | None
     ended_at: datetime | None
     end_reason: str | None
+
+    def as_of(self, now: datetime) -> "Redemption":
+        """As it is at `now`: a hold past its `expires_at` is expired, whether that has been written or not."""
+        if self.status is RedemptionStatus.RESERVED and self.expires_at is not None and self.expires_at <= now:
+            return self._replace(status=RedemptionStatus.EXPIRED, seat=None, ended_at=self.expires_at)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +143,17 @@ class ApiKey:
 
 
 class Order(NamedTuple):
-    """What a caller asks for: one use of the coupon `code` by `customer_id` for `order_id`."""
+    """What a caller asks for: one use of the coupon `code` by `customer_id` for `order_id`.
+
+    `hold_s`: reserve it for so many seconds; 0: confirm it at once. `idempotency_key`: visible ASCII.
+    """
 
     code: str
     customer_id: str
     order_id: str
     api_key_id: int
+    hold_s: int = 0
+    idempotency_key: str | None = None
 
 
 class Guess(NamedTuple):
@@ -200,6 +224,7 @@ class RecordEnding(Enum):
     """How the ledger ends a row that was to be recorded, in the order in which it is decided."""
 
     RECORDED = "recorded"
+    KEY_KNOWN = "key_known"
     ORDER_LIVE = "order_live"
     COUPON_REFUSES = "coupon_refuses"
     CUSTOMER_SEAT_TAKEN = "customer_seat_taken"
@@ -211,7 +236,10 @@ class RecordEnding(Enum):
 
 
 class NewRedemption(NamedTuple):
-    """A claimed redemption to be recorded as confirmed. `deadline` is in seconds of the event loop's clock."""
+    """A claimed redemption to be recorded: confirmed, or a hold until `expires_at`.
+
+    `idempotency_key` is visible ASCII. `deadline` is in seconds of the event loop's clock.
+    """
 
     id: bytes
     coupon_id: int
@@ -223,10 +251,12 @@ class NewRedemption(NamedTuple):
     api_key_id: int
     created_at: datetime
     deadline: float
+    expires_at: datetime | None = None
+    idempotency_key: str | None = None
 
 
 class Record(NamedTuple):
-    """The ending of one row, with the order's live redemption for ORDER_LIVE."""
+    """The ending of one row, with the order's live redemption for ORDER_LIVE, the key's for KEY_KNOWN."""
 
     ending: RecordEnding
     redemption: Redemption | None = None
@@ -234,11 +264,13 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """A refused order to be looked up in the ledger."""
+    """A refused order to be looked up in the ledger, and the key that came with it, if any."""
 
     code: str
     customer_id: str
     order_id: str
+    api_key_id: int = 0
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,13 +278,27 @@ class Standing:
     """What the ledger says of a refused order, at one moment.
 
     `coupon` is None where no coupon has that code. `live`: the order's live redemption. `refusal`: by status and window alone.
-    `customer_seats`: the customer's seats in live rows, ascending; empty where the coupon does not limit its customers.
+    `customer_seats`: the customer's seats in live rows, ascending, and `overdue`: the ids of those rows that are holds whose
+    time is over; both empty where the coupon does not limit its customers. `known`: what the idempotency key stands for.
+    `is_busy`: a large change of the coupon is under way.
     """
 
     coupon: Coupon | None
     live: Redemption | None
     refusal: Refusal | None
     customer_seats: tuple[int, ...]
+    overdue: tuple[bytes, ...] = ()
+    known: Redemption | None = None
+    is_busy: bool = False
+
+
+class FoundKey(NamedTuple):
+    """An idempotency key that has found a redemption which it did not make."""
+
+    coupon_id: int
+    api_key_id: int
+    idempotency_key: str
+    redemption_id: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +307,20 @@ class LoadedCoupon:
 
     coupon: Coupon
     seat_max: int
+
+
+class CouponSeed(NamedTuple):
+    """The same for many coupons, in plain values, as the counter has them. 0: no limit, or an open window."""
+
+    code: str
+    seat_max: int
+    coupon_id: int
+    version: int
+    status: str
+    max_redemptions: int
+    max_per_customer: int
+    starts_at_ms: int
+    ends_at_ms: int
 
 
 class Noted(NamedTuple):
@@ -287,6 +347,10 @@ class Ending(Enum):
     """The order had, or overlapped with, a redemption: that one is the answer."""
     ORDER_MISMATCH = "order_mismatch"
     """The order's redemption belongs to another customer."""
+    BUSY = "busy"
+    """A large change of the coupon is under way: nothing was redeemed."""
+    KEY_REUSED = "key_reused"
+    """The idempotency key stands for a redemption of another customer or order."""
     REFUSED = "refused"
     """The ledger has confirmed that there is no use to be had."""
     LIMITED = "limited"
@@ -304,3 +368,15 @@ class Redeemed(NamedTuple):
     redemption: Redemption | None = None
     refusal: Refusal | None = None
     retry_after_s: int = 0
+
+
+class Mark(NamedTuple):
+    """Whose the keys in Redis are.
+
+    `run_id`: the server's, another one after each start. `noted`: the one at the last look; None: no mark. `reseeded`: the one
+    on which a reseed has come to its end since; None: none has.
+    """
+
+    run_id: str
+    noted: str | None
+    reseeded: str | None

@@ -11,11 +11,13 @@ LISTENING: Final = "Listening"
 LIMITS: Final = "Limits"
 DEADLINES: Final = "Deadlines"
 CONNECTIONS: Final = "Connections and batches"
+RECONCILER: Final = "The reconciler"
 LOGS: Final = "Logs and answers"
 
 UNITS: Final = {
     "ms": "milliseconds",
     "s": "seconds",
+    "days": "days",
     "requests": "requests",
     "rows": "rows",
     "connections": "connections",

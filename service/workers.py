@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
@@ -124,13 +125,16 @@ def in_child(work: Callable[[], int]) -> int:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Keeps `count` workers alive. `work(orphaned)` serves until SIGTERM or until the descriptor is readable: parent gone."""
+    """Keeps `count` workers alive. `work(place, orphaned)` serves until SIGTERM, or until `orphaned` is readable: parent gone.
+
+    `place`: from 0 to `count` - 1. A worker that is started in the place of another begins when that one has ended.
+    """
 
     count: int
-    work: Callable[[int], int]
+    work: Callable[[int, int], int]
     stop_deadline_s: float
-    _started_at: dict[int, float] = field(default_factory=dict)
-    _due: list[float] = field(default_factory=list)
+    _started_at: dict[int, tuple[float, int]] = field(default_factory=dict)
+    _due: list[tuple[float, int]] = field(default_factory=list)
     _stopping: bool = False
     _kill_at: float = float("inf")
 
@@ -138,7 +142,7 @@ class Supervisor:
         """Until all workers have ended after a signal; returns the exit status: 0 when they ended in order."""
         orphaned, alive = os.pipe()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-        self._due = [0.0] * self.count
+        self._due = [(0.0, place) for place in range(self.count)]
         status = 0
         while not self._stopping or self._started_at:
             self._start_those_due(orphaned, alive, before)
@@ -154,8 +158,8 @@ class Supervisor:
     def _start_those_due(self, orphaned: int, alive: int, mask: Iterable[int]) -> None:
         """Forks the workers whose time has come."""
         now = time.monotonic()
-        while self._due and self._due[0] <= now:
-            self._due.pop(0)
+        while self._due and self._due[0][0] <= now:
+            _, place = self._due.pop(0)
             pid = os.fork()
             if pid == 0:
                 # Only the parent holds the writing end: when it is gone, the reading end says so.
@@ -163,12 +167,12 @@ class Supervisor:
                 # Before the signals come through: what they would do until the worker's loop is there.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                _run_and_exit(lambda: self.work(orphaned))
-            self._started_at[pid] = now
+                _run_and_exit(partial(self.work, place, orphaned))
+            self._started_at[pid] = now, place
 
     def _patience_s(self) -> float:
         """How long to wait for a signal: until the next worker is due, or those that stop are killed."""
-        next_at = min([self._kill_at, *self._due])
+        next_at = min([self._kill_at, *(due_at for due_at, _ in self._due)])
         return max(0.0, min(next_at - time.monotonic(), 60.0))
 
     def _on_stop(self) -> None:
@@ -187,14 +191,14 @@ class Supervisor:
 
     def _reap(self) -> None:
         """Notes the workers that have ended; unless stopping, each is due again."""
-        for pid, started_at in list(self._started_at.items()):
+        for pid, (started_at, place) in list(self._started_at.items()):
             ended, waited = os.waitpid(pid, os.WNOHANG)
             if not ended:
                 continue
             del self._started_at[pid]
             if not self._stopping:
                 log.error("worker ended; starting another", pid=pid, status=os.waitstatus_to_exitcode(waited))
-                self._due.append(max(time.monotonic(), started_at + RESTART_INTERVAL_S))
+                self._due.append((max(time.monotonic(), started_at + RESTART_INTERVAL_S), place))
                 self._due.sort()
 
 

@@ -10,14 +10,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 from pydantic import SecretStr
 
-from deploy.local import MARIADB_FOR_TESTS, MariaDB, Redis
+from deploy import ports
+from deploy.local import MARIADB_FOR_TESTS, PORTS, MariaDB, Redis
 from service.config import Settings
 from service.ledger import migrations
 from tests.faults import Proxy
 from tests.stores import Admin, empty, flush
+
+# What an example shows does not depend on how long it took: the machine may have stood still meanwhile.
+hypothesis.settings.register_profile("usher", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("usher")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,6 +31,13 @@ def _no_settings_from_outside() -> None:
     """What the person at the keyboard has set for `usher` is not for the tests."""
     for name in [name for name in os.environ if name.startswith("USHER_")]:
         del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ports_of_this_process() -> None:
+    """Each test process has ports of its own: between a port's choice and its use, and in a restart, there may be seconds."""
+    place, count = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    ports.PORTS = PORTS[int(place.removeprefix("gw")) :: int(count)]
 
 
 @pytest.fixture(scope="session")
@@ -97,12 +110,18 @@ def _bare(mariadb_server: MariaDB) -> Iterator[None]:
         admin.run("CREATE OR REPLACE DATABASE usher_bare CHARACTER SET utf8mb4")
         for user in (mariadb_server.user, mariadb_server.migration_user):
             for grant in admin.column(f"SHOW GRANTS FOR '{user}'@'127.0.0.1'"):
-                if "`usher`.*" in grant:
-                    admin.run(grant.replace("`usher`.*", "`usher_bare`.*"))
+                if "ON `usher`." in grant:
+                    # CREATE lets a right be granted on a table that is not there yet.
+                    right = grant.replace("GRANT DELETE ON", "GRANT CREATE, DELETE ON")
+                    admin.run(right.replace("ON `usher`.", "ON `usher_bare`."))
         try:
             yield
         finally:
             admin.run("DROP DATABASE usher_bare")
+            for user in (mariadb_server.user, mariadb_server.migration_user):
+                for grant in admin.column(f"SHOW GRANTS FOR '{user}'@'127.0.0.1'"):
+                    if "ON `usher_bare`." in grant:  # Rights outlive what they were given on.
+                        admin.run(grant.replace("GRANT ", "REVOKE ", 1).replace(" TO ", " FROM ", 1))
 
 
 @pytest.fixture

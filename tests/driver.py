@@ -70,6 +70,7 @@ class Client:
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._turns = asyncio.Semaphore(connections)
 
     async def __aenter__(self) -> Self:
         allow_many_connections()
@@ -147,7 +148,8 @@ class Client:
 
     async def _send(self, method: str, url: URL, *, data: Data, headers: Mapping[str, str]) -> Answer:
         assert self._session is not None
-        async with self._session.request(method, url, data=data, headers=headers) as response:
+        # Thousands that come at once would else be begun one by one, for seconds, while connections are open and say nothing.
+        async with self._turns, self._session.request(method, url, data=data, headers=headers) as response:
             text = await response.read()
             is_json = response.content_type.endswith("json")
             return Answer(response.status, response.headers, json.loads(text) if is_json and text else None, text)

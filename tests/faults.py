@@ -26,6 +26,8 @@ SomeRule = TypeVar("SomeRule", bound="Rule")
 CHUNK_BYTES = 65_536
 CALL_TIMEOUT_S = 10.0
 """For a call into the proxy's thread, which does nothing there that takes time."""
+TURNS = 10
+"""Of the event loop; the library needs some three to begin to serve a connection, and to end one."""
 LATE_REPLY_TIMEOUT_S = 10.0
 """How long the store keeps its connection after the client has gone, so that a request that was held back can land."""
 
@@ -121,6 +123,8 @@ class Proxy:
         self.rules: list[Rule] = []
         self._store_port = store_port
         self._links: dict[asyncio.Task[None], _Link] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{self.port}", daemon=True)
@@ -202,23 +206,31 @@ class Proxy:
         await self._cut()
 
     async def _close(self) -> None:
+        self._closing = True
         await self._refuse()
-        tasks = list(self._links)
-        for task in tasks:
+        for _ in range(TURNS):  # Until all that were accepted are served.
+            await asyncio.sleep(0)
+        for task in list(self._links):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # Lets the transports that were aborted say goodbye.
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # Those too that were still on their way to the store.
+        for _ in range(TURNS):  # Until the transports that were aborted have said goodbye.
+            await asyncio.sleep(0)
 
     async def _serve(self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         task = asyncio.current_task()
         assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         try:
             store_reader, store_writer = await asyncio.open_connection("127.0.0.1", self._store_port, limit=CHUNK_BYTES)
         except OSError:
             client_writer.transport.abort()
             return
         link = _Link(self, (client_reader, client_writer), (store_reader, store_writer))
+        if self._closing:
+            link.cut()
+            return
         self._links[task] = link
         try:
             await link.pass_on()

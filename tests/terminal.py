@@ -12,16 +12,16 @@ from collections.abc import Mapping
 
 from deploy.programs import PROJECT
 
-ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+ESCAPE = re.compile(r"\r|\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def on_terminal(*arguments: str, columns: int, variables: Mapping[str, str]) -> tuple[int, str]:
-    """Runs `usher` on a terminal so wide; its exit status, and what the terminal got, colours included."""
+def on_terminal(*arguments: str, columns: int, variables: Mapping[str, str], module: str = "service.cli") -> tuple[int, str]:
+    """Runs `usher`, or another program, on a terminal so wide; its exit status, and what the terminal got, with colours."""
     near, far = pty.openpty()
     fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "LINES"}}
     with subprocess.Popen(
-        [sys.executable, "-m", "service.cli", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=PROJECT,
         env={**environment, "TERM": "xterm-256color", **variables},
         stdin=far,
@@ -42,5 +42,5 @@ def _read(descriptor: int) -> bytes:
 
 
 def plain(text: str) -> list[str]:
-    """Lines without colours and blanks at their ends."""
+    """Lines without colours, movements, and blanks at their ends."""
     return [line.rstrip() for line in ESCAPE.sub("", text).splitlines()]

@@ -26,8 +26,8 @@ READY_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 """Longer than any stop deadline that a test sets."""
-READY_ANSWERS = 5
-"""In a row, each on a connection of its own: with several workers each is most probably asked once."""
+READY_ANSWERS_PER_WORKER = 5
+"""Each on a connection of its own: of several workers each is most probably asked once; a lone one is asked for certain."""
 LISTENING = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 
@@ -157,14 +157,11 @@ class Usher:
 
     def wait_until_ready(self) -> None:
         """Until every worker listens, and whoever is asked says that it is ready."""
-        in_a_row = 0
+        answers = READY_ANSWERS_PER_WORKER * self._workers if self._workers > 1 else 1
 
         def ready() -> bool:
-            nonlocal in_a_row
             assert self.running, f"usher serve ended with status {self._running().exit_status}:\n{self.output}"
-            listens = listeners(self.port) >= self._workers
-            in_a_row = in_a_row + 1 if listens and self.readiness() == 200 else 0
-            return in_a_row >= READY_ANSWERS
+            return listeners(self.port) >= self._workers and all(self.readiness() == 200 for _ in range(answers))
 
         wait_until(ready, timeout_s=READY_TIMEOUT_S, what=lambda: f"usher serve is not ready:\n{self.output}")
 

@@ -1,24 +1,29 @@
-"""Coupons and redemptions as JSON, and the answers that carry them."""
+"""Coupons, redemptions and runs as JSON, and the answers that carry them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import orjson
 from aiohttp import web
 
 from service.api.decoding import format_time
-from service.model import Coupon, Redemption, Usage
+from service.api.written import NO_HEADERS, Answered, response
+from service.model import Coupon, CouponVersion, Redemption, Usage
+from service.reconciling import Finding, Leader, Run
 
-JSON: Final = "application/json"
+
+def answered(body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] = NO_HEADERS) -> Answered:
+    """A JSON answer."""
+    return Answered(status, orjson.dumps(body, option=orjson.OPT_UTC_Z), headers)
 
 
 def answer(body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A JSON answer, without `X-Request-Id`."""
-    return web.Response(body=orjson.dumps(body, option=orjson.OPT_UTC_Z), status=status, headers=headers, content_type=JSON)
+    """The same as the library's response, without `X-Request-Id`."""
+    return response(answered(body, status=status, headers=headers or NO_HEADERS))
 
 
-def redemption_id(raw: bytes) -> str:
+def id_text(raw: bytes) -> str:
     """The UUID text of 16 bytes."""
     digits = raw.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
@@ -27,7 +32,7 @@ def redemption_id(raw: bytes) -> str:
 def redemption_view(redemption: Redemption) -> dict[str, Any]:
     """A redemption as the contract shows it, to be written by `answer`."""
     return {
-        "id": redemption_id(redemption.id),
+        "id": id_text(redemption.id),
         "code": redemption.code,
         "customer_id": redemption.customer_id,
         "order_id": redemption.order_id,
@@ -71,6 +76,54 @@ def coupon_view(coupon: Coupon, usage: Usage | None = None) -> dict[str, Any]:
     return view
 
 
-def etag(coupon: Coupon) -> str:
-    """A coupon's entity tag: its version."""
-    return f'"{coupon.version}"'
+def version_view(version: CouponVersion) -> dict[str, Any]:
+    """An entry of a coupon's history as the contract shows it."""
+    return {
+        "version": version.version,
+        "who": version.changed_by,
+        "when": format_time(version.changed_at),
+        "before": version.before,
+        "after": version.after,
+    }
+
+
+def run_view(run: Run) -> dict[str, Any]:
+    """A run of the reconciler as the contract shows it, without what it has found."""
+    return {
+        "id": id_text(run.id),
+        "mode": run.mode,
+        "code": run.code,
+        "status": run.status,
+        "cause": run.cause,
+        "who": run.asked_by,
+        "when": format_time(run.asked_at),
+        "run_by": run.run_by,
+        "begun_at": format_time(run.begun_at) if run.begun_at else None,
+        "ended_at": format_time(run.ended_at) if run.ended_at else None,
+        "coupons_checked": run.coupons_checked,
+        "finding_count": run.finding_count,
+        "error": run.error,
+    }
+
+
+def full_run_view(run: Run, findings: Sequence[Finding], leader: Leader | None) -> dict[str, Any]:
+    """A run with what it has found, and who leads: without a leader nobody fulfils a wish."""
+    return {
+        **run_view(run),
+        "findings": [_finding_view(finding) for finding in findings],
+        "leader": None if leader is None else {"name": leader.name, "since": format_time(leader.since)},
+    }
+
+
+def _finding_view(finding: Finding) -> dict[str, Any]:
+    view: dict[str, Any] = {"code": finding.code, "kind": finding.kind}
+    if finding.seat is not None:
+        view["seat"] = finding.seat
+    if finding.customer_id is not None:
+        view["customer_id"] = finding.customer_id
+    return view | {"before": finding.before, "after": finding.after}
+
+
+def etag(coupon: Coupon) -> dict[str, str]:
+    """The header with a coupon's entity tag: its version."""
+    return {"ETag": f'"{coupon.version}"'}

@@ -48,6 +48,7 @@ READ: Final = frozenset({Scope.READ, Scope.ADMIN})
 READ_REDEMPTIONS: Final = frozenset({Scope.REDEEM, Scope.READ, Scope.ADMIN})
 ADMIN: Final = frozenset({Scope.ADMIN})
 
+USUAL_SCHEME: Final = "Bearer "
 HEADER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]{16,256}=*)\Z")
 """RFC 6750; the bounds leave room for other kinds of keys."""
 
@@ -118,10 +119,10 @@ class Authenticator:
 
         Raises the Problems `unauthorized` and `forbidden`; LedgerUnavailable or Overloaded when nobody knows.
         """
-        text = _key_text(header)
-        digest = hashlib.sha256(text.encode()).digest()
-        known = self._known.get(digest)
-        key = known.key if known is not None else await self._look_up(digest)
+        known = None
+        if header is not None and header.startswith(USUAL_SCHEME):  # A key that is known is well formed.
+            known = self._known.get(_digest(header[len(USUAL_SCHEME) :]))
+        key = known.key if known is not None else await self._find_key(_digest(_key_text(header)))
         if key is None or (key.expires_at is not None and key.expires_at <= self._now()):
             raise _unauthorized()
         if known is not None:
@@ -129,6 +130,14 @@ class Authenticator:
         if key.scopes.isdisjoint(allowed):
             raise Problem(Code.FORBIDDEN)
         return key
+
+    async def _find_key(self, digest: bytes) -> ApiKey | None:
+        """One that is known, though it was sent in an unusual way, or that the ledger knows."""
+        known = self._known.get(digest)
+        if known is None:
+            return await self._look_up(digest)
+        known.used = True
+        return known.key
 
     # --- Look-ups ----------------------------------------------------------------------------------------------
 
@@ -277,9 +286,14 @@ class Authenticator:
                     at + LOOK_UP_TIMEOUT_MAX_S,
                 )
         except (UsherError, TimeoutError) as error:
-            log.warning("use of keys was not noted", error=str(error))
+            log.warning("use of keys was not noted", error=str(error) or "no answer in time")
             return
         self._uses = {key_id: used_at for key_id, used_at in self._uses.items() if used_at != uses.get(key_id)}
+
+
+def _digest(text: str) -> bytes:
+    """Of whatever a header holds: what is no text was escaped by the library."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
 def _key_text(header: str | None) -> str:

@@ -18,7 +18,7 @@ LOOK_MAX_INTERVAL_S: Final = 0.5
 TURNS_PER_LOOK: Final = 8
 """Not all connections at once, so that nobody waits for the look: a look takes some 4 ms for 4,000 of them, a turn 0.5 ms."""
 SEND_DEADLINE_S: Final = 8.0
-"""For the client to take an answer. The largest has some 70 KiB; who takes no more than 64 KiB in that time keeps memory."""
+"""For the client to take an answer. The largest of /v1 has some 70 KiB, of `/docs` 430; who takes less keeps memory so long."""
 PATIENCE_S: Final = 1.0
 """When connections run out, a head that has not come for so long is taken for slow before its deadline."""
 ROOM_SHARE: Final = 64
@@ -72,6 +72,7 @@ class Clients:
         self._loop = loop
         self._most = settings.clients_max_connections
         self._head_deadline_s = settings.head_deadline_ms / 1000
+        self._keep_alive_s = settings.keep_alive_s
         self._turn_s = min(LOOK_MAX_INTERVAL_S, self._head_deadline_s / 4) / TURNS_PER_LOOK
         self._open: dict[Connection, None] = {}
         self._due: list[Connection] = []
@@ -161,11 +162,13 @@ class Clients:
         return False
 
     def _check(self, connection: Connection, now: float) -> None:
-        """Ends it if its time is over. Idle ones are the library's, which has a timer for them."""
+        """Ends it if its time is over."""
         stage, took_s = connection.seen[0], now - connection.since
         if stage is Stage.HEAD and took_s >= self._head_deadline_s:
             self._slow.count("heads")
             connection.cut(silently=False)
+        elif stage is Stage.IDLE and took_s >= self._keep_alive_s:
+            connection.cut(silently=True)
         elif stage is Stage.SENDING and took_s >= SEND_DEADLINE_S:
             self._slow.count("answers")
             connection.abort()

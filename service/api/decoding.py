@@ -29,6 +29,13 @@ TIME: Final = re.compile(
 )
 
 
+TIME_AS_SENT: Final = (
+    r"^(19[7-9]\d|[2-9]\d{3})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])[Tt ]([01]\d|2[0-3])(:[0-5]\d){2}(\.\d{1,9})?"
+    r"([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$"
+)
+"""The same for those who read the OpenAPI document, with the years; it lets through some days that no month has."""
+
+
 def loads_object(data: bytes) -> dict[str, Any]:
     """The JSON object in `data`; raises the Problem `invalid_request`."""
     try:

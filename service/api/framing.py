@@ -5,7 +5,7 @@ proxy in front could read otherwise is refused: 400, and the connection ends, wi
 """
 
 import re
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from functools import lru_cache
 from typing import Any, Final
 
@@ -28,6 +28,8 @@ EMPTY_LINES: Final = re.compile(rb"[\r\n]*")
 BEGINNING: Final = re.compile(rb"(?:\r\n)*[A-Z-]+ [^\s]+ HTTP/1\.[01]\r\n")
 """A request line as RFC 9112 3 writes it. llhttp also takes several spaces, other protocols, and LF or CR before it. Empty
 lines before it are allowed (2.2): some clients send one behind a body."""
+USUAL_BEGINNING: Final = b"POST /v1/redemptions HTTP/1.1\r\n"
+"""Compared before all others are matched."""
 PART_OF_BEGINNING: Final = re.compile(rb"(?:\r\n)*(?:\r|[^\r\n]+\r?)?\Z")
 NO_LINE: Final = b"\n"
 """Stands for ends of lines that are no empty lines: whatever comes behind them is refused."""
@@ -42,6 +44,7 @@ HOSTS_REMEMBERED: Final = 256
 
 Fed = tuple[Any, bool, bytes]
 """What a parser returns: messages with their payloads, whether the protocol was changed, and the rest."""
+Take = Callable[[RawRequestMessage, StreamReader], bool]
 
 
 class Framing:
@@ -50,6 +53,7 @@ class Framing:
     Args:
         parser: the library's own.
         queued: requests that it has read and nobody has taken up. Behind too many of them it only keeps what comes.
+        take: may take a request that came alone for itself; the library does not see it then.
 
     Attributes:
         head_bytes: of a head that has begun and is not complete, so many have come; 0 between requests and in bodies. Empty
@@ -64,6 +68,7 @@ class Framing:
         "_line",
         "_payload",
         "_queued",
+        "_take",
         "feed_eof",
         "head_bytes",
         "in_body",
@@ -72,8 +77,9 @@ class Framing:
         "set_upgraded",
     )
 
-    def __init__(self, parser: Any, queued: Sized) -> None:  # noqa: ANN401  (the library has two, in C and in Python)
+    def __init__(self, parser: Any, queued: Sized, take: Take) -> None:  # noqa: ANN401  (there are two, in C and in Python)
         self._queued = queued
+        self._take = take
         self._feed = parser.feed_data
         self.feed_eof = parser.feed_eof
         self.message_consumed = parser.message_consumed
@@ -94,7 +100,7 @@ class Framing:
         line = self._line
         if line is not None and data:
             self._line = None
-            if (line or not BEGINNING.match(data)) and not self._look_at_line(line + data):
+            if (line or not data.startswith(USUAL_BEGINNING)) and not self._look_at_line(line + data):
                 return (), False, b""
         if self.in_body:
             return self._feed_body(data)
@@ -125,6 +131,10 @@ class Framing:
     def _taken(self, fed: Fed, data: bytes, start: int) -> Fed:
         """Requests whose heads `data` completed. `start`: where in it the first of them begins or goes on; -1 if unknown."""
         messages = fed[0]
+        if len(messages) == 1:
+            message, payload = messages[0]
+            if self._is_all(message, payload, data):
+                return self._handed_on([(strict(message), payload)], fed)
         checked = [(strict(message), payload) for message, payload in messages]
         self._payload = payload = checked[-1][1]
         self._chunked = messages[-1][0].chunked
@@ -139,6 +149,22 @@ class Framing:
             has_length = payload.total_bytes and not self._chunked
             end = self._walk(whole, start, messages) if has_length else _last_blank_line(whole)
             self._conclude(whole, end, len(messages))
+        return self._handed_on(checked, fed)
+
+    def _is_all(self, message: RawRequestMessage, payload: StreamReader, data: bytes) -> bool:
+        """Whether the request is all that there is in `data`, as nearly all come. Then it is concluded."""
+        whole = data.find(HEAD_END) + len(HEAD_END) + payload.total_bytes == len(data)
+        if not whole or self._head_tail or self.in_body or message.chunked or not payload.is_eof():
+            return False
+        self._payload, self._chunked = payload, False
+        self.head_bytes = 0
+        self._line = b"" if len(self._queued) + 1 < MAX_MSG_QUEUE_SIZE else None
+        return True
+
+    def _handed_on(self, checked: list[tuple[RawRequestMessage, StreamReader]], fed: Fed) -> Fed:
+        """What the library is to see of it."""
+        if len(checked) == 1 and self._take(*checked[0]):
+            checked = []
         return checked, fed[1], fed[2]
 
     def _look_at_line(self, line: bytes) -> bool:

@@ -1,7 +1,7 @@
 """What every request goes through, and every answer: its name, and problems for all that goes wrong.
 
-Stands in front of the application's router, so that what the router refuses is answered like everything else, and the
-one call that matters most takes the straight way to its handler.
+Stands in front of the application's router, so that what the router refuses is answered like everything else. The one call
+that matters most goes past the router, and past the library's requests and responses where it comes in one piece.
 """
 
 import itertools
@@ -12,18 +12,18 @@ from typing import Final
 
 import structlog
 from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy, istr
 
 from service.api import redemptions
 from service.api.clients import Clients
 from service.api.failures import Failures
-from service.api.parts import AUTHENTICATOR, PROBLEMS, READINESS, REDEEMER, SETTINGS
+from service.api.parts import AUTHENTICATOR, COUNTS, PROBLEMS, READINESS, REDEEMER, SETTINGS
 from service.api.problems import Code, Problem, of_error
 from service.api.requests import BODY_MAX_BYTES, DEADLINE_S, SlowBody
+from service.api.written import SERVER, Answered, Dates, response, written
 from service.errors import UsherError
 
-REQUEST_ID: Final = "X-Request-Id"
-SERVER: Final = "usher"
-"""Instead of the libraries' names and versions."""
+REQUEST_ID: Final = istr("X-Request-Id")
 SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -43,6 +43,8 @@ class Front:
         self._redeemer = app[REDEEMER]
         self._deadline_s = app[SETTINGS].request_deadline_ms / 1000
         self._failures = Failures()
+        self._answers = app[COUNTS].http_answers
+        self._dates = Dates()
         self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
 
@@ -54,25 +56,49 @@ class Front:
         readiness = self._readiness
         readiness.under_way += 1
         try:
-            if request.raw_path == redemptions.PATH and request.method == hdrs.METH_POST and hdrs.EXPECT not in headers:
-                response: web.StreamResponse = await redemptions.redeem(request, self._authenticator, self._redeemer)
-            else:
-                response = await self._inner(request)
-        except Problem as problem:
-            if isinstance(problem, SlowBody):
-                self._clients.slow_body()
-            if problem.failed is not None:
-                self._failures.note(problem.code, request_id, problem.failed)
-            response = self._problems.answer(problem, request_id)
+            answer: web.StreamResponse = await self._inner(request)
         except Exception as error:  # noqa: BLE001  (it is logged, and no answer may be a stack trace)
-            response = self._problems.answer(_problem_of(error, request_id), request_id)
+            answer = response(self._failed(error, request_id))
         finally:
             readiness.under_way -= 1
-        response.headers[REQUEST_ID] = request_id
-        response.headers[hdrs.SERVER] = SERVER
+        self._answers[answer.status] += 1
+        answer.headers[REQUEST_ID] = request_id
+        answer.headers[hdrs.SERVER] = SERVER
         if readiness.draining:
-            response.force_close()
-        return response
+            answer.force_close()
+        return answer
+
+    def begins(self) -> bool:
+        """Whether a redemption may be answered by `redeem`, which is to be called then; not while the process stops."""
+        if self._readiness.draining:
+            return False
+        self._readiness.under_way += 1
+        return True
+
+    async def redeem(self, headers: CIMultiDictProxy[str], body: bytes) -> tuple[bytes, bool]:
+        """The whole answer to `POST /v1/redemptions`, and whether the connection ends with it."""
+        request_id = self.request_id(headers.get(REQUEST_ID))
+        readiness = self._readiness
+        try:
+            answered = await redemptions.redeem(headers, body, self._authenticator, self._redeemer)
+            if isinstance(answered, Problem):
+                answered = self._failed(answered, request_id)
+        except Exception as error:  # noqa: BLE001  (it is logged, and no answer may be a stack trace)
+            answered = self._failed(error, request_id)
+        finally:
+            readiness.under_way -= 1
+        self._answers[answered.status] += 1
+        close = answered.close or readiness.draining
+        return written(answered, request_id, self._dates.now(), close=close), close
+
+    def _failed(self, error: Exception, request_id: str) -> Answered:
+        """What is answered instead of what the handler would have said."""
+        problem = error if isinstance(error, Problem) else _problem_of(error, request_id)
+        if isinstance(problem, SlowBody):
+            self._clients.slow_body()
+        if problem.failed is not None:
+            self._failures.note(problem.code, request_id, problem.failed)
+        return self._problems.answered(problem, request_id)
 
     def malformed(self, reason: str) -> web.Response:
         """The answer to what is no HTTP request."""
@@ -96,17 +122,17 @@ class Front:
 
     def _whole(self, problem: Problem) -> bytes:
         """An answer as it goes over the wire, for where there is no request that could be answered."""
-        response = self._unreadable(problem, self.request_id(None))
-        assert isinstance(response.body, bytes)
-        headers = {**response.headers, hdrs.CONTENT_LENGTH: str(len(response.body)), hdrs.CONNECTION: "close"}
-        lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{name}: {value}" for name, value in headers.items())]
-        return "\r\n".join(lines).encode() + b"\r\n\r\n" + response.body
+        request_id = self.request_id(None)
+        answered = self._problems.answered(problem, request_id)
+        self._answers[answered.status] += 1
+        return written(answered, request_id, self._dates.now(), close=True)
 
     def _unreadable(self, problem: Problem, request_id: str) -> web.Response:
-        response = self._problems.answer(problem, request_id)
-        response.headers[REQUEST_ID] = request_id
-        response.headers[hdrs.SERVER] = SERVER
-        return response
+        made = response(self._problems.answered(problem, request_id))
+        self._answers[made.status] += 1
+        made.headers[REQUEST_ID] = request_id
+        made.headers[hdrs.SERVER] = SERVER
+        return made
 
     def request_id(self, sent: str | None) -> str:
         """The request's name: the caller's own if it is sane, else one that no other process uses."""

@@ -9,6 +9,7 @@ import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from aiohttp import web
@@ -21,6 +22,8 @@ CHECK_BYTES: Final = 12
 """Enough that no accident produces a valid one."""
 TOKEN_MAX_CHARS: Final = 200
 """The longest position is a coupon's code."""
+VERSION_MAX_DIGITS: Final = 10
+"""Of a coupon's version, which is below 2**32."""
 PAGING: Final = frozenset({"page_size", "page_token"})
 
 
@@ -36,7 +39,7 @@ def query_of(request: web.Request, known: frozenset[str] = frozenset()) -> dict[
             faults.append(Fault(f"?{_printable(name)}", "unknown parameter"))
         elif name in found:
             faults.append(Fault(f"?{name}", "is given twice"))
-        elif "\ufffd" in value or not _is_text(value):
+        elif not _is_text(value) or ("\ufffd" in value and not _is_utf8(request.raw_path)):
             faults.append(Fault(f"?{name}", "is not UTF-8"))
         found[name] = value
     if faults:
@@ -48,6 +51,15 @@ def _is_text(value: str) -> bool:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_utf8(raw_path: str) -> bool:
+    """Whether a path and query are UTF-8 once decoded: what is not looks in the values as if U+FFFD had been sent."""
+    try:
+        unquote_to_bytes(raw_path.encode("utf-8", "surrogateescape")).decode()
+    except UnicodeDecodeError:
         return False
     return True
 
@@ -98,6 +110,21 @@ class Tokens:
 
     def _check(self, position: bytes) -> bytes:
         return hashlib.sha256(self._scope + b"\0" + position).digest()[:CHECK_BYTES]
+
+
+def history_tokens(code: str) -> Tokens:
+    """The page tokens of a coupon's history."""
+    return Tokens("history", {"code": code})
+
+
+def history_position(tokens: Tokens, query: Mapping[str, str]) -> int | None:
+    """The version below which the page begins; None for the first page. Raises the Problem `invalid_request`."""
+    position = tokens.read(query)
+    if position is None:
+        return None
+    if not position.isdigit() or len(position) > VERSION_MAX_DIGITS:
+        raise _not_a_token()
+    return int(position)
 
 
 def _not_a_token() -> Problem:

@@ -8,8 +8,12 @@ from service.api.authentication import Authenticator
 from service.api.problems import Problems
 from service.api.readiness import Readiness
 from service.config import Settings
+from service.counts import Counts
 from service.ledger import Ledger
+from service.life import Life
+from service.metrics import Metrics
 from service.model import Order, Redeemed
+from service.validations import Validations
 
 
 class Redeems(Protocol):
@@ -17,6 +21,10 @@ class Redeems(Protocol):
 
     async def redeem(self, order: Order, arrived_at: float | None = None) -> Redeemed:
         """One redemption; raises only Overloaded. `arrived_at`: in seconds of the loop's clock."""
+        ...
+
+    async def find_live(self, code: str, order_id: str, until: float) -> bytes | None:
+        """The id of the order's live redemption; `until` in seconds of the loop's clock."""
         ...
 
     async def coupon_changed(self, code: str) -> None:
@@ -27,6 +35,10 @@ class Redeems(Protocol):
 SETTINGS: Final = web.AppKey("settings", Settings)
 LEDGER: Final = web.AppKey("ledger", Ledger)
 REDEEMER: Final[web.AppKey[Redeems]] = web.AppKey("redeemer")
+LIFE: Final = web.AppKey("life", Life)
+VALIDATIONS: Final = web.AppKey("validations", Validations)
 AUTHENTICATOR: Final = web.AppKey("authenticator", Authenticator)
 READINESS: Final = web.AppKey("readiness", Readiness)
+COUNTS: Final = web.AppKey("counts", Counts)
+METRICS: Final = web.AppKey("metrics", Metrics)
 PROBLEMS: Final = web.AppKey("problems", Problems)

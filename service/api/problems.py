@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
 
 import orjson
-from aiohttp import web
 
 from service import errors
+from service.api.written import NO_HEADERS, Answered
 from service.model import Order, Refusal
+from service.transition import Verb
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 1
@@ -38,7 +40,12 @@ class Code(StrEnum):
     CUSTOMER_LIMIT_REACHED = "customer_limit_reached"
     COUPON_EXHAUSTED = "coupon_exhausted"
     ORDER_MISMATCH = "order_mismatch"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    ALREADY_CONFIRMED = "already_confirmed"
+    ALREADY_CANCELLED = "already_cancelled"
+    RESERVATION_EXPIRED = "reservation_expired"
     REDEMPTION_NOT_FOUND = "redemption_not_found"
+    RECONCILIATION_NOT_FOUND = "reconciliation_not_found"
     VERSION_MISMATCH = "version_mismatch"
     LIMIT_KIND_FIXED = "limit_kind_fixed"
     CUSTOMER_LIMIT_LOWERED = "customer_limit_lowered"
@@ -66,7 +73,16 @@ KINDS: Final[Mapping[Code, tuple[int, str, str]]] = {
     Code.CUSTOMER_LIMIT_REACHED: (409, "The customer's limit is reached", "The customer has used this coupon up."),
     Code.COUPON_EXHAUSTED: (409, "The coupon is exhausted", "All uses of this coupon are taken."),
     Code.ORDER_MISMATCH: (422, "The order is another customer's", "The order has redeemed it for another customer."),
+    Code.IDEMPOTENCY_KEY_REUSED: (
+        422,
+        "The idempotency key is taken",
+        "This Idempotency-Key stands for a redemption of another customer or order.",
+    ),
+    Code.ALREADY_CONFIRMED: (409, "Already confirmed", "The redemption is confirmed; there is no hold to extend."),
+    Code.ALREADY_CANCELLED: (409, "Already cancelled", "The redemption was cancelled."),
+    Code.RESERVATION_EXPIRED: (409, "The hold has expired", "Its time is over; the order may redeem again."),
     Code.REDEMPTION_NOT_FOUND: (404, "No such redemption", "There is no such redemption."),
+    Code.RECONCILIATION_NOT_FOUND: (404, "No such reconciliation", "There is no such run; old ones are deleted."),
     Code.VERSION_MISMATCH: (412, "The coupon was changed", "If-Match does not name the coupon's version; read it anew."),
     Code.LIMIT_KIND_FIXED: (422, "The kind of limit is fixed", "Whether a coupon is limited is fixed at its creation."),
     Code.CUSTOMER_LIMIT_LOWERED: (422, "Limit cannot be lowered", "max_per_customer can be raised, not lowered."),
@@ -77,7 +93,7 @@ KINDS: Final[Mapping[Code, tuple[int, str, str]]] = {
     Code.OUTCOME_UNKNOWN: (
         503,
         "The outcome is unknown",
-        "The redemption exists already or never will: send the same order again.",
+        "The ledger could not say in time what became of it: send the same request again, or cancel by order.",
     ),
     Code.INTERNAL: (500, "Internal error", "A defect of the service; the request id leads to it in the log."),
 }
@@ -94,6 +110,7 @@ BY_ERROR: Final[tuple[tuple[type[errors.UsherError], Code], ...]] = (
     (errors.CouponExists, Code.COUPON_EXISTS),
     (errors.CouponNotFound, Code.COUPON_NOT_FOUND),
     (errors.VersionMismatch, Code.VERSION_MISMATCH),
+    (errors.CouponBusy, Code.BUSY),
     (errors.LimitKindFixed, Code.LIMIT_KIND_FIXED),
     (errors.CustomerLimitLowered, Code.CUSTOMER_LIMIT_LOWERED),
 )
@@ -108,6 +125,15 @@ class Fault:
     detail: str
 
 
+class FailedTransition(NamedTuple):
+    """What was to become of a redemption: the one with this id, or the order's live one, by the coupon's code."""
+
+    verb: Verb
+    redemption_id: str | None = None
+    code: str | None = None
+    order_id: str | None = None
+
+
 class Problem(Exception):
     """Raised by whatever finds that the request cannot be served; the middleware makes the answer."""
 
@@ -119,9 +145,9 @@ class Problem(Exception):
         faults: Iterable[Fault] = (),
         headers: Mapping[str, str] | None = None,
         close: bool = False,
-        failed: Order | None = None,
+        failed: Order | FailedTransition | None = None,
     ) -> None:
-        """`detail` replaces the code's own; `close` ends the connection after the answer; `failed`: see `Failures`."""
+        """`detail` replaces the code's own; `close` ends the connection after the answer; `failed`: what `Failures` notes."""
         super().__init__(code)
         self.code = code
         self.detail = detail
@@ -149,6 +175,7 @@ class Problems:
 
     def __init__(self, base_uri: str) -> None:
         self._base_uri = base_uri
+        self._beginnings: dict[Code, bytes] = {}
 
     def body(self, problem: Problem, request_id: str) -> dict[str, Any]:
         """The members of the problem object."""
@@ -166,17 +193,28 @@ class Problems:
             members["errors"] = [{"pointer": fault.pointer[:POINTER_MAX_CHARS], "detail": fault.detail} for fault in faults]
         return members
 
-    def answer(self, problem: Problem, request_id: str) -> web.Response:
-        """The answer for a problem, without `X-Request-Id`."""
+    def answered(self, problem: Problem, request_id: str) -> Answered:
+        """The answer for a problem. `request_id`: nothing in it needs an escape in JSON."""
         status = KINDS[problem.code][0]
-        headers = {"Content-Type": MEDIA_TYPE}
-        if status == web.HTTPServiceUnavailable.status_code:
-            headers["Retry-After"] = str(RETRY_AFTER_S)
-        if status == web.HTTPUnauthorized.status_code:
-            headers["WWW-Authenticate"] = 'Bearer realm="usher"'
-        if problem.headers:
-            headers.update(problem.headers)
-        response = web.Response(body=orjson.dumps(self.body(problem, request_id)), status=status, headers=headers)
-        if problem.close:
-            response.force_close()
-        return response
+        if problem.detail or problem.code is Code.INVALID_REQUEST:
+            body = orjson.dumps(self.body(problem, request_id))
+        else:
+            body = b'%b"%b"}' % (self._beginning(problem.code), request_id.encode())
+        return Answered(status, body, _headers(status, problem.headers), MEDIA_TYPE, problem.close)
+
+    def _beginning(self, code: Code) -> bytes:
+        """All of the body but the request's id, which is the last member: it is the same each time."""
+        found = self._beginnings.get(code)
+        if found is None:
+            whole = orjson.dumps(self.body(Problem(code), ""))
+            found = self._beginnings[code] = whole[: -len(b'""}')]
+        return found
+
+
+def _headers(status: int, own: Mapping[str, str] | None) -> Mapping[str, str]:
+    """What goes with a status, and the problem's own."""
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return {"Retry-After": str(RETRY_AFTER_S), **(own or {})}
+    if status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": 'Bearer realm="usher"', **(own or {})}
+    return own or NO_HEADERS

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from service import config, errors, log
+from service import config, errors, log, printing
 from service.cli import coupons, keys, logs, output, serving
 
 PROGRAM = "usher"
@@ -26,7 +26,7 @@ app.command("log-hash")(logs.log_hash)
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001  (typer calls it with the flag)
     if asked:
-        output.show(None, lines=[f"{PROGRAM} {version(PACKAGE)}"], as_json=False)
+        printing.show(None, lines=[f"{PROGRAM} {version(PACKAGE)}"], as_json=False)
         raise typer.Exit
 
 
@@ -62,7 +62,7 @@ def migrate(*, json: output.Json = False) -> None:
     """Bring the ledger's schema up to date. Safe to run by several at once."""
     applied = serving.migrate(output.settings())
     lines = [f"applied {name}" for name in applied] or ["the schema is current"]
-    output.show({"applied": applied}, lines=lines, as_json=json)
+    printing.show({"applied": applied}, lines=lines, as_json=json)
 
 
 def main() -> None:

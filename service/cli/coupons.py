@@ -1,30 +1,37 @@
-"""`usher coupon`: create, show, list and update coupons, directly in the ledger; the counter follows."""
+"""`usher coupon`: create, show, list and update coupons, directly in the ledger, and who did; the counter follows."""
 
 import asyncio
-from collections.abc import Iterator
+import os
+import pwd
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import orjson
 import typer
 
-from service import errors
-from service.api.answers import coupon_view
+from service import errors, explaining, printing
+from service.api.answers import coupon_view, version_view
 from service.api.bodies import RULES, CouponBody, CouponChangeBody, parse, parse_code, parse_prefix, parse_status
 from service.api.decoding import loads_object
-from service.api.pages import Tokens, page
+from service.api.pages import Tokens, history_position, history_tokens, page
 from service.api.problems import Problem, invalid
 from service.cli import output
 from service.config import Settings
 from service.counters import Counters
 from service.ledger import Ledger
-from service.model import Coupon, CouponStatus, LoadedCoupon, Usage
+from service.ledger.coupon_changes import Change
+from service.model import Coupon, CouponStatus, CouponVersion, LoadedCoupon, Usage
 
 app = typer.Typer(no_args_is_help=True, help="Coupons.")
 COLUMNS = ("code", "status", "max_redemptions", "max_per_customer", "starts_at", "ends_at", "version")
+HISTORY_COLUMNS = ("version", "when", "who", "what")
+WHO_MAX_CHARS: Final = 128
+"""Of who has made a change, in the history."""
 NONE = "none"
 """In place of a value: no limit, no start, no end, no metadata."""
 PAGE_SIZE = 500
+MORE = "there are more than these {limit:,}: --limit shows more of them, --page-token {token} goes on"
 DIGITS_MAX = 20
 """More are no limit, and a text of thousands is not turned into a number."""
 REFUSALS: Final = {
@@ -33,7 +40,7 @@ REFUSALS: Final = {
     errors.VersionMismatch: "coupon {code} was changed meanwhile: it is not of the version that --if-version names. "
     "`usher coupon show {code}` shows it as it is now",
     errors.LimitKindFixed: "coupon {code}: whether it has a limit is fixed when it is created",
-    errors.LimitLowered: "coupon {code}: --max-redemptions can be raised, not lowered",
+    errors.CouponBusy: "coupon {code}: a large change is under way; try again in some seconds",
     errors.CustomerLimitLowered: "coupon {code}: --max-per-customer can be raised, not lowered",
     errors.WindowEmpty: "coupon {code}: --ends-at must be after --starts-at",
 }
@@ -49,6 +56,10 @@ Status = Annotated[
     typer.Option(metavar="|".join(CouponStatus), autocompletion=lambda: [*CouponStatus], help="Whether it can be redeemed."),
 ]
 Metadata = Annotated[str | None, typer.Option(help="A JSON object, or none.")]
+Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
+PageToken = Annotated[str | None, typer.Option(help="Go on where another list ended: its next_page_token.")]
+
+T = TypeVar("T")
 
 
 @app.command()
@@ -78,7 +89,7 @@ def create(
         raise output.refuse_faults(problem) from None
 
     async def work(ledger: Ledger, deadline: float) -> Coupon:
-        return await ledger.coupons.create(
+        return await ledger.coupon_changes.create(
             body.code,
             max_redemptions=body.max_redemptions,
             max_per_customer=body.max_per_customer,
@@ -86,6 +97,7 @@ def create(
             ends_at=body.ends_at,
             status=body.status,
             metadata=body.metadata,
+            by=_who(),
             deadline=deadline,
         )
 
@@ -115,8 +127,8 @@ def list_coupons(
     *,
     status: Status = None,
     prefix: Annotated[str, typer.Option(help="Only codes that begin with this.")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1_000,
-    page_token: Annotated[str | None, typer.Option(help="Go on where another list ended: its next_page_token.")] = None,
+    limit: Limit = 1_000,
+    page_token: PageToken = None,
     json: output.Json = False,
 ) -> None:
     """List coupons by code."""
@@ -130,31 +142,93 @@ def list_coupons(
         raise output.refuse_faults(problem) from None
 
     async def work(ledger: Ledger, deadline: float) -> list[Coupon]:
-        """One more than asked for, where there is one."""
-        found: list[Coupon] = []
-        while len(found) <= limit:
-            size = min(PAGE_SIZE, limit + 1 - len(found))
-            some = await ledger.coupons.find(
-                status=wanted,
-                prefix=beginning,
-                after_code=found[-1].code if found else (position or b"").decode("ascii"),
-                limit=size,
-                deadline=deadline,
+        async def some(after: Coupon | None, size: int) -> list[Coupon]:
+            after_code = after.code if after else (position or b"").decode("ascii")
+            return await ledger.coupons.find(
+                status=wanted, prefix=beginning, after_code=after_code, limit=size, deadline=deadline
             )
-            found += some
-            if len(some) < size:
-                break
-        return found
+
+        return await _one_more_than(limit, some)
 
     found = output.with_ledger(output.settings(), work)
     views = [coupon_view(coupon) for coupon in found[:limit]]
     token = tokens.make(views[-1]["code"].encode()) if len(found) > limit else None
     if json:
-        output.show_json(page(views, token))
+        printing.show_json(page(views, token))
     else:
-        output.show_rows("coupons", views, COLUMNS, as_json=False)
+        printing.show_rows("coupons", views, COLUMNS, as_json=False)
     if token:
-        output.complain(f"there are more than these {limit:,}: --limit shows more of them, --page-token {token} goes on")
+        output.complain(MORE.format(limit=limit, token=token))
+
+
+@app.command()
+def history(code: Code, *, limit: Limit = 1_000, page_token: PageToken = None, json: output.Json = False) -> None:
+    """Show who changed a coupon, when and how, the newest first."""
+    folded = _code(code)
+    tokens = history_tokens(folded)
+    try:
+        below_version = history_position(tokens, {"page_token": page_token} if page_token else {})
+    except Problem as problem:
+        raise output.refuse_faults(problem) from None
+
+    async def work(ledger: Ledger, deadline: float) -> list[CouponVersion]:
+        async def some(after: CouponVersion | None, size: int) -> list[CouponVersion]:
+            below = after.version if after else below_version
+            return await ledger.coupons.history(folded, below_version=below, limit=size, deadline=deadline)
+
+        if await ledger.coupons.get(folded, deadline) is None:
+            raise errors.CouponNotFound
+        return await _one_more_than(limit, some)
+
+    settings = output.settings()
+    with _named(folded):
+        found = output.with_ledger(settings, work)
+    views = [version_view(version) for version in found[:limit]]
+    token = tokens.make(str(views[-1]["version"]).encode()) if len(found) > limit else None
+    if json:
+        printing.show_json(page(views, token))
+    else:
+        printing.show_rows("changes", [{**view, "what": _what(view)} for view in views], HISTORY_COLUMNS, as_json=False)
+    if token:
+        output.complain(MORE.format(limit=limit, token=token))
+
+
+def _what(view: dict[str, Any]) -> str:
+    """What a change has changed, in the words of the options."""
+    before, after = view["before"], view["after"]
+    if before is None:
+        return "created"
+    names = [name for name in after if before.get(name) != after[name]]
+    return "; ".join(f"{name} {_plain(before.get(name))} -> {_plain(after[name])}" for name in names) or "nothing"
+
+
+def _plain(value: Any) -> str:  # noqa: ANN401  (any JSON)
+    """A value as an option takes it."""
+    if value is None:
+        return NONE
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+async def _one_more_than(limit: int, some: Callable[[T | None, int], Awaitable[list[T]]]) -> list[T]:
+    """What `some` gives after the last one, so many at a time; one more than asked for, where there is one."""
+    found: list[T] = []
+    while len(found) <= limit:
+        size = min(PAGE_SIZE, limit + 1 - len(found))
+        more = await some(found[-1] if found else None, size)
+        found += more
+        if len(more) < size:
+            break
+    return found
+
+
+def _who() -> str:
+    """Who makes a change, for the history: this process' user, by name where it has one."""
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:  # In a container, say.
+        name = str(uid)
+    return f"command line ({printing.printable(name)})"[:WHO_MAX_CHARS]
 
 
 @app.command()
@@ -192,7 +266,7 @@ def update(
     settings = output.settings()
 
     async def work(ledger: Ledger, deadline: float) -> Coupon:
-        coupon = await ledger.coupons.change(folded, changes, if_version=if_version, deadline=deadline)
+        coupon = await ledger.coupon_changes.change(Change(folded, changes, _who(), if_version), deadline)
         await _load_counter(settings, await ledger.coupons.load([folded], deadline))
         return coupon
 
@@ -203,11 +277,12 @@ def update(
 async def _load_counter(settings: Settings, loaded: dict[str, LoadedCoupon]) -> None:
     """The counter follows the ledger at once. Redis away is no failure: an outdated counter is found out by the service."""
     counters = await Counters.connect(settings)
+    await counters.breaker.stop()  # There is one call: nothing to probe for, and what keeps it from Redis is told below.
     try:
         await counters.load(list(loaded.values()))
     except errors.CounterUnavailable as error:
         output.complain(
-            f"the change is in force, since the ledger decides; but {output.explain_redis(settings, error)}. "
+            f"the change is in force, since the ledger decides; but {explaining.what_ails_redis(settings, error)}. "
             "So the counter keeps the old values until the service notices, at the first redemption that they mislead."
         )
     finally:
@@ -225,7 +300,7 @@ def _named(code: str) -> Iterator[None]:
 
 def _show(coupon: Coupon, usage: Usage | None = None, *, as_json: bool) -> None:
     view = coupon_view(coupon, usage)
-    output.show_fields(view, as_json=as_json, for_people=list(_for_people(view)))
+    printing.show_fields(view, as_json=as_json, for_people=list(_for_people(view)))
 
 
 def _for_people(view: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -244,13 +319,13 @@ def _for_people(view: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "starts", _moment(view["starts_at"], "at once")
     yield "ends", _moment(view["ends_at"], "never")
     for name, value in view["metadata"].items():
-        yield f"metadata {name}", output.printable(value if isinstance(value, str) else orjson.dumps(value).decode())
+        yield f"metadata {name}", printing.printable(value if isinstance(value, str) else orjson.dumps(value).decode())
     yield "version", f"{view['version']}, of {_moment(view['updated_at'], '')}"
     yield "created", _moment(view["created_at"], "")
 
 
 def _moment(time: str | None, without: str) -> str:
-    return f"{output.readable(time)} UTC" if time else without
+    return f"{printing.readable(time)} UTC" if time else without
 
 
 def _code(text: str) -> str:

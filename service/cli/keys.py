@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from service import errors
+from service import errors, printing
 from service.api.decoding import format_time, parse_time
 from service.cli import output
 from service.ledger import Ledger
@@ -78,7 +78,7 @@ def rotate(
 
 
 def _show_new(key: ApiKey, text: str, *, as_json: bool) -> None:
-    output.show({**view(key, key.created_at), "key": text}, lines=[text], as_json=as_json)
+    printing.show({**view(key, key.created_at), "key": text}, lines=[text], as_json=as_json)
 
 
 @app.command("list")
@@ -92,7 +92,7 @@ def list_keys(*, json: output.Json = False) -> None:
     rows = [view(key, now) for key in keys]
     if not json:
         rows = [{**row, "status": status_for_people(key, now)} for row, key in zip(rows, keys, strict=True)]
-    output.show_rows("keys", rows, COLUMNS, as_json=json)
+    printing.show_rows("keys", rows, COLUMNS, as_json=json)
 
 
 @app.command()
@@ -116,7 +116,7 @@ def expire(
         return key, ledger.now()
 
     key, now = _with_ledger(work)
-    output.show(view(key, now), lines=[f"{key.name}: {status_for_people(key, now)}"], as_json=json)
+    printing.show(view(key, now), lines=[f"{key.name}: {status_for_people(key, now)}"], as_json=json)
 
 
 @app.command()
@@ -135,7 +135,7 @@ def revoke(which: Which, *, json: output.Json = False) -> None:
     done = f"revoked {key.name}"
     if key.revoked_at is not None and key.revoked_at < began_at:
         done = f"{key.name} was revoked already, at {format_time(key.revoked_at)}"
-    output.show(view(key, began_at), lines=[f"{done}, {used}"], as_json=json)
+    printing.show(view(key, began_at), lines=[f"{done}, {used}"], as_json=json)
 
 
 def view(key: ApiKey, now: datetime) -> dict[str, Any]:

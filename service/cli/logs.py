@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from service import errors, log
+from service import errors, log, printing
 from service.cli import output
 
 
@@ -30,4 +30,4 @@ def log_hash(
     if not text:
         raise errors.ConfigurationError("VALUE: must not be empty")
     found = log.short_hash(text, key)
-    output.show({"hash": found}, lines=[found], as_json=json)
+    printing.show({"hash": found}, lines=[found], as_json=json)

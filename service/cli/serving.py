@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Final
@@ -10,9 +11,11 @@ import structlog
 
 from service import app, errors, workers
 from service.addresses import address
-from service.cli.output import COULD_NOT, complain, explain_ledger
+from service.cli.output import COULD_NOT, complain
 from service.config import Settings
+from service.explaining import explain_ledger
 from service.ledger import migrations
+from service.metrics import Shared, make_folder, remove_folder
 
 try:
     from uvloop import new_event_loop
@@ -45,12 +48,21 @@ def serve(settings: Settings) -> int:
         return status
     here = workers.bound_addresses(reserved)
 
-    def work(orphaned: int) -> int:
+    folder, parent = make_folder(), os.getpid()
+
+    def work(place: int, orphaned: int) -> int:
         workers.close(reserved)
         sockets = workers.bind(here, shared=True)
-        return _report(lambda: run_loop(lambda: app.run(settings, sockets, orphaned)))
+        shared = None if folder is None else Shared(folder, place)
+        status = _report(lambda: run_loop(lambda: app.run(settings, sockets, orphaned, shared)))
+        if os.getppid() != parent:
+            remove_folder(folder)  # Nobody else will.
+        return status
 
-    return workers.Supervisor(settings.workers, work, settings.stop_deadline_ms / 1000).run()
+    try:
+        return workers.Supervisor(settings.workers, work, settings.stop_deadline_ms / 1000).run()
+    finally:
+        remove_folder(folder)
 
 
 def within_open_files(settings: Settings) -> Settings:

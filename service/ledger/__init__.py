@@ -15,14 +15,24 @@ from service.errors import LedgerUnavailable
 from service.ledger import migrations
 from service.ledger.clock import Clock
 from service.ledger.connections import Address, Connections
+from service.ledger.coupon_changes import CouponChanges
 from service.ledger.coupons import Coupons
 from service.ledger.guesses import Guesses
 from service.ledger.keys import Keys
+from service.ledger.leadership import Leadership
+from service.ledger.ranges import Ranges
 from service.ledger.redemptions import Redemptions
+from service.ledger.runs import Runs
 from service.ledger.seats import Seats
+from service.ledger.seeds import Seeds
 from service.ledger.sql import Query
+from service.ledger.transitions import Transitions
+from service.ledger.walk import Walk
+from service.ledger.watching import Watching
 
 DURABILITY = Query("durability")
+ADMINISTERING = 2
+"""Connections on which coupons and runs are written; each may wait for a coupon's row."""
 CHECK_TIMEOUT_S = 1.0
 """For questions about the server itself, which it answers in a millisecond when it is well."""
 
@@ -31,18 +41,27 @@ class Ledger:
     """The ledger's parts, and its connections' life. Made by `connect`, inside the event loop that uses it."""
 
     def __init__(self, settings: Settings) -> None:
-        where = Address.of(settings.database_url)
+        where = self._where = Address.of(settings.database_url)
         self._clock = Clock()
         # One role must not wait for another: a search or a PATCH holds no writer up.
         self._reading = Connections(where, self._clock, size=settings.read_connections)
         self._writing = Connections(where, self._clock, size=settings.record_connections)
+        self._changing = Connections(where, self._clock, size=settings.record_connections)
+        self._administering = Connections(where, self._clock, size=ADMINISTERING)
         self._checking = Connections(where, self._clock, size=1)
         self._noting = Connections(where, self._clock, size=1)  # Opened for the first guess.
-        self.redemptions = Redemptions(self._reading, self._writing, self._clock)
+        self.redemptions = Redemptions(self._reading, self._writing, self._changing, self._clock)
+        self.transitions = Transitions(self._changing)
         self.seats = Seats(self._reading)
-        self.coupons = Coupons(self._reading, self._clock)
+        self.ranges = Ranges(self._reading)
+        self.walk = Walk(self._reading)
+        self.coupons = Coupons(self._reading)
+        self.seeds = Seeds(self._reading)
+        self.coupon_changes = CouponChanges(self._administering, self.seats, self._clock)
         self.keys = Keys(self._reading, self._clock)
         self.guesses = Guesses(self._reading, self._noting)
+        self.runs = Runs(self._reading, self._administering, self._clock)
+        self.watching = Watching(self._reading)
 
     @classmethod
     async def connect(cls, settings: Settings) -> Self:
@@ -55,7 +74,14 @@ class Ledger:
     async def close(self) -> None:
         """Closes all connections, when the rows that are being recorded have their endings."""
         await self.redemptions.finish()
-        for connections in (self._writing, self._reading, self._noting, self._checking):
+        for connections in (
+            self._writing,
+            self._changing,
+            self._administering,
+            self._reading,
+            self._noting,
+            self._checking,
+        ):
             await connections.close()
 
     async def ping(self) -> None:
@@ -81,6 +107,10 @@ class Ledger:
         if doublewrite in (0, "OFF"):
             warnings.append("innodb_doublewrite is off: a power loss can leave torn pages, and redemptions with them")
         return warnings
+
+    def leadership(self, name: str) -> Leadership:
+        """What a reconciler of this name needs to lead, on a connection of its own; whoever asks for it gives it back."""
+        return Leadership(self._where, self._clock, name)
 
     def now(self) -> datetime:
         """The ledger's clock as estimated here; this machine's until the ledger has been reached."""

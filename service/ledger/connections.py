@@ -122,9 +122,10 @@ class Address:
 class Connection:
     """One session with the server; between two calls it may be closed, then the next use opens it anew."""
 
-    def __init__(self, where: Address, clock: Clock) -> None:
+    def __init__(self, where: Address, clock: Clock, *, idle_timeout_s: int | None = None) -> None:
         self._where = where
         self._clock = clock
+        self._session = SESSION if idle_timeout_s is None else f"{SESSION}, wait_timeout = {idle_timeout_s}"
         self._driver: Any = None
         self._used_at = 0.0
 
@@ -154,7 +155,7 @@ class Connection:
         return rows
 
     async def insert(self, statement: str, deadline: float) -> int:
-        """Runs an INSERT of one row; the id that the server gave to it. Raises as `run` does."""
+        """Runs an INSERT of one row; its generated id, or what LAST_INSERT_ID(…) in it was given. Raises as `run` does."""
         await self.run(statement, deadline)
         row_id: int = self._driver.insert_id()
         return row_id
@@ -173,7 +174,12 @@ class Connection:
         except BaseException:
             await self._roll_back(deadline)
             raise
-        await self.run("COMMIT", deadline)
+        try:
+            await self.run("COMMIT", deadline)
+        except LedgerUnavailable:
+            # No time was left to send it, perhaps: whoever uses the session next would commit what is open on it.
+            self.close()
+            raise
 
     async def _roll_back(self, deadline: float) -> None:
         """Back to a session without a transaction, if need be by closing it: the server then rolls back."""
@@ -296,7 +302,7 @@ class Connection:
                     conv=DECODERS,
                     client_flag=0,
                     autocommit=True,
-                    init_command=SESSION,
+                    init_command=self._session,
                     program_name="usher",
                 )
         except (aiomysql.Error, TimeoutError, *BROKEN) as error:
@@ -318,10 +324,13 @@ class Connection:
 
 
 class Connections:
-    """The connections of one role. Who uses one has it alone; who finds none waits."""
+    """The connections of one role. Who uses one has it alone; who finds none waits.
 
-    def __init__(self, where: Address, clock: Clock, *, size: int) -> None:
-        self._all = [Connection(where, clock) for _ in range(size)]
+    `idle_timeout_s`: the server ends a session that has been silent for so long; its own setting unless given.
+    """
+
+    def __init__(self, where: Address, clock: Clock, *, size: int, idle_timeout_s: int | None = None) -> None:
+        self._all = [Connection(where, clock, idle_timeout_s=idle_timeout_s) for _ in range(size)]
         # Last in, first out: under little load few sessions stay busy, and those that are idle may be dropped.
         self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
         for connection in self._all:

@@ -15,13 +15,16 @@ import structlog
 from service.errors import LedgerContended, LedgerRefusedData, LedgerReplyLost, LedgerUnavailable
 from service.ledger import rows as of
 from service.ledger.connections import Connection, Connections, Row
-from service.ledger.literals import ID_BYTES, Sql, binaries, instant, text, tuples
+from service.ledger.literals import ID_BYTES, Sql, ascii_text, binaries, instant, text, tuples
 from service.ledger.sql import Query
-from service.model import NewRedemption, Record, RecordEnding
+from service.model import NewRedemption, Record, RecordEnding, Redemption
 
 RECORD = Query("record")
 LANDED = Query("record_landed")
 DIAGNOSE = Query("record_diagnose")
+GET_MANY = Query("redemption_get_many")
+KNOWN_ID = 4
+"""The place of `known_id` in a row of `record_diagnose.sql`."""
 
 CONTENDED_BEFORE_HALVES = 3
 """A batch that met deadlocks so often is cut in halves: what collides with others then stops as few rows as may be."""
@@ -45,6 +48,10 @@ UNKNOWN = Record(RecordEnding.UNKNOWN)
 log = structlog.get_logger(__name__)
 
 Abandon = Callable[[Sequence[NewRedemption], float], Awaitable[list[bool | None]]]
+
+
+CONTENDED, REPLY_LOST, AWAY, LOCKED = RETRY_CAUSES = ("contended", "reply_lost", "away", "locked")
+"""Why a record statement is sent again: a deadlock or a lock wait, no reply, no connection, a locked coupon."""
 
 
 class Pending:
@@ -95,6 +102,7 @@ class Recorder:
         self._abandon = abandon
         self._tasks: set[asyncio.Task[None]] = set()
         self._locked: dict[int, list[Pending]] = {}
+        self.retries = dict.fromkeys(RETRY_CAUSES, 0)
 
     async def record(self, rows: Sequence[NewRedemption]) -> list[Record | asyncio.Future[Record]]:
         """See `Redemptions.record`."""
@@ -137,17 +145,20 @@ class Recorder:
                 await self._attempt(group)
             except LedgerContended:
                 contended += 1
+                self.retries[CONTENDED] += 1
                 groups += _halves(group) if contended >= CONTENDED_BEFORE_HALVES else [group]
                 await asyncio.sleep(AGAIN_PAUSE_S)
             except LedgerRefusedData as error:
                 groups += _refused(group, error)
             except LedgerReplyLost:
+                self.retries[REPLY_LOST] += 1
                 groups.append(
                     group
                 )  # The same ids again, on a new connection; the statement waits for a transaction with them.
                 await asyncio.sleep(AGAIN_PAUSE_S)
             except LedgerUnavailable as error:
                 away += 1
+                self.retries[AWAY] += 1
                 groups.append(await _after_failure(group, away, error))
 
     async def _attempt(self, group: list[Pending]) -> None:
@@ -235,6 +246,7 @@ class Recorder:
                 await asyncio.sleep(pause_s)
                 worthwhile = asyncio.get_running_loop().time() + LOCKED_TIME_LEFT_MIN_S
                 waiting = [row for row in self._locked[coupon_id] if row.new.deadline > worthwhile]
+                self.retries[LOCKED] += 1
                 batch, self._locked[coupon_id] = waiting[:LOCKED_BATCH_MAX_ROWS], waiting[LOCKED_BATCH_MAX_ROWS:]
                 await self._run(batch)  # What is still locked comes back by `_try_later`.
                 still_locked = any(row.ending is None for row in batch)
@@ -246,16 +258,30 @@ class Recorder:
 async def _diagnose(rows: list[Pending], connection: Connection, deadline: float) -> list[tuple[Pending, Record | None]]:
     """Why each of these rows is not there; None where nothing explains it."""
     questions = tuples(
-        (n, row.new.coupon_id, row.new.customer_id, row.new.order_id, row.new.seat, row.new.customer_seat)
+        (
+            n,
+            row.new.coupon_id,
+            row.new.customer_id,
+            row.new.order_id,
+            row.new.seat,
+            row.new.customer_seat,
+            row.new.api_key_id,
+            None if row.new.idempotency_key is None else Sql(ascii_text(row.new.idempotency_key)),
+        )
         for n, row in enumerate(rows)
     )
     answers = await connection.fetch(DIAGNOSE(rows=questions), deadline)
-    return [(rows[answer[0]], _ending(answer)) for answer in answers]
+    known_ids = {answer[KNOWN_ID] for answer in answers if answer[KNOWN_ID] is not None}
+    found = await connection.fetch(GET_MANY(ids=binaries(sorted(known_ids))), deadline) if known_ids else ()
+    known = {row[0]: of.redemption(row) for row in found}
+    return [(rows[answer[0]], _ending(answer, known)) for answer in answers]
 
 
-def _ending(answer: Row) -> Record | None:
-    """From a row of `record_diagnose.sql`: the first reason, in the order of RecordEnding."""
-    _, admits, customer_seat_taken, seat_taken, *live = answer
+def _ending(answer: Row, known: dict[bytes, Redemption]) -> Record | None:
+    """From a row of `record_diagnose.sql`: the first reason, in the order of RecordEnding. `known`: by id."""
+    _, admits, customer_seat_taken, seat_taken, known_id, *live = answer
+    if known_id is not None:
+        return Record(RecordEnding.KEY_KNOWN, known[known_id])
     if live[0] is not None:
         return Record(RecordEnding.ORDER_LIVE, of.redemption(tuple(live)))
     if not admits:
@@ -334,7 +360,9 @@ def _values(rows: list[Pending]) -> Iterator[str]:
             raise ValueError("an id has 16 bytes")
         seat = "NULL" if new.seat is None else f"{new.seat:d}"
         customer_seat = "NULL" if new.customer_seat is None else f"{new.customer_seat:d}"
+        expires = "NULL" if new.expires_at is None else instant(new.expires_at)
+        idempotency_key = "NULL" if new.idempotency_key is None else ascii_text(new.idempotency_key)
         yield (
             f"(x'{new.id.hex()}',{new.coupon_id:d},{text(new.customer_id)},{text(new.order_id)},"
-            f"{seat},{customer_seat},{new.api_key_id:d},{created})"
+            f"{seat},{customer_seat},{new.api_key_id:d},{created},{expires},{idempotency_key})"
         )

@@ -1,7 +1,9 @@
 """Redemptions in the ledger: recorded, abandoned, looked up, read."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import structlog
 
@@ -9,11 +11,11 @@ from service.errors import LedgerContended, LedgerRefusedData, LedgerUnavailable
 from service.ledger import rows as of
 from service.ledger.clock import Clock
 from service.ledger.connections import Connection, Connections, Row
-from service.ledger.literals import Sql, ascii_text, binaries, literal, text, tuples
+from service.ledger.literals import ID_BYTES, Sql, ascii_text, binaries, integer, literal, text, tuples
 from service.ledger.recording import Recorder
 from service.ledger.sql import Query
 from service.model import (
-    Coupon,
+    FoundKey,
     LookUp,
     NewRedemption,
     Record,
@@ -22,28 +24,51 @@ from service.model import (
     Refusal,
     Standing,
 )
+from service.transition import Overdue
 
 LANDED = Query("record_landed")
 ABANDON = Query("abandon")
 ABANDON_AT_ONCE = Query("abandon_at_once")
 LOOK_UP = Query("look_up")
 GET = Query("redemption_get")
+GET_MANY = Query("redemption_get_many")
+LIVE = Query("redemption_live")
+RECORDED = Query("orders_recorded")
+OVERDUE = Query("overdue")
+OVERDUE_OF_COUPON = Query("overdue_of_coupon")
+KEY_LOCK = Query("found_key_lock")
+KEY_REMEMBER = Query("found_key_remember")
+KEY_READ = Query("found_key_read")
 FIND = Query("redemption_find")
 FIND_BRANCH = Query("redemption_find_branch")
 FIND_BY_CODE = Query("redemption_find_by_code")
 
+STATUS_CONDITIONS: dict[RedemptionStatus, list[list[str]]] = {
+    RedemptionStatus.RESERVED: [["status = 'reserved'", "expires_at > UTC_TIMESTAMP(6)"]],
+    RedemptionStatus.CONFIRMED: [["status = 'confirmed'"]],
+    RedemptionStatus.CANCELLED: [["status = 'cancelled'"]],
+    RedemptionStatus.EXPIRED: [["status = 'expired'"], ["status = 'reserved'", "expires_at <= UTC_TIMESTAMP(6)"]],
+}
+"""Which rows have a status, in one or more branches: a hold past its time is expired, whether that has been written or not."""
+BEFORE_ALL = Overdue(bytes(ID_BYTES), datetime(1970, 1, 1, tzinfo=UTC))
 NOWHERE = Standing(coupon=None, live=None, refusal=None, customer_seats=())
 
 log = structlog.get_logger(__name__)
 
 
 class Redemptions:
-    """The gateway to the table `redemption`. `writing` are connections for `record` alone."""
+    """The gateway to the table `redemption`. `writing` are for `record` alone, `changing` for what locks coupons."""
 
-    def __init__(self, reading: Connections, writing: Connections, clock: Clock) -> None:
+    def __init__(self, reading: Connections, writing: Connections, changing: Connections, clock: Clock) -> None:
         self._connections = reading
+        self._changing = changing
         self._clock = clock
         self._recorder = Recorder(writing, self.abandon)
+
+    @property
+    def record_retries(self) -> Mapping[str, int]:
+        """How often a record statement was sent again, by cause."""
+        return self._recorder.retries
 
     async def finish(self) -> None:
         """Waits until all rows given to `record` have their endings: at the latest when their deadlines have passed."""
@@ -128,23 +153,77 @@ class Redemptions:
 
         Questions may repeat. Raises LedgerUnavailable.
         """
-        standings = [NOWHERE] * len(questions)
         values = _questions(questions)
-        if values:
-            coupons: dict[str, Coupon] = {}
-            found = await self._connections.fetch(LOOK_UP(questions=Sql(",".join(values))), deadline)
-            # The row that brings a code's coupon need not come first.
-            for n, coupon, *_ in found:
-                if coupon is not None:
-                    coupons[questions[n].code] = of.coupon_of_json(coupon)
-            for row in found:
-                standings[row[0]] = _standing(row, coupons[questions[row[0]].code])
+        if not values:
+            return [NOWHERE] * len(questions)
+        found = await self._connections.fetch(LOOK_UP(questions=Sql(",".join(values))), deadline)
+        # The row that brings a code's coupon need not come first.
+        coupons = {questions[row[0]].code: _of_coupon(row) for row in found if row[1] is not None}
+        standings = [coupons.get(question.code, NOWHERE) for question in questions]
+        known = await self._get_many({row[-1] for row in found if row[-1] is not None}, deadline)
+        for row in found:
+            standings[row[0]] = _of_order(row, standings[row[0]], known)
         return standings
 
     async def get(self, redemption_id: bytes, deadline: float) -> Redemption | None:
         """The redemption with this id (16 bytes). Raises LedgerUnavailable."""
         found = await self._connections.fetch(GET(id=redemption_id), deadline)
         return of.redemption(found[0]) if found else None
+
+    async def _get_many(self, ids: Collection[bytes], deadline: float) -> dict[bytes, Redemption]:
+        """Redemptions by id."""
+        found = await self._connections.fetch(GET_MANY(ids=binaries(sorted(ids))), deadline) if ids else ()
+        return {row[0]: of.redemption(row) for row in found}
+
+    async def find_live(self, code: str, order_id: str, deadline: float) -> bytes | None:
+        """The id of the order's live redemption, or of its hold whose time is over and which nobody has ended yet.
+
+        Raises LedgerUnavailable; LedgerContended while it is just being recorded or ended.
+        """
+        if not code.isascii():
+            return None
+        found = await self._connections.fetch(LIVE(code=Sql(ascii_text(code)), order_id=order_id), deadline)
+        return found[0][0] if found else None
+
+    async def recorded(self, coupon_id: int, claims: Sequence[tuple[str, datetime]], deadline: float) -> set[str]:
+        """The orders among these (order's id, when it claimed) that are live, or have been recorded since and ended.
+
+        Raises LedgerUnavailable.
+        """
+        if not claims:
+            return set()
+        found = await self._connections.fetch(RECORDED(coupon_id=coupon_id, claims=tuples(claims)), deadline)
+        return {row[0] for row in found}
+
+    async def overdue(self, *, after: Overdue | None = None, limit: int, deadline: float) -> list[Overdue]:
+        """Holds of all coupons whose time is over, the oldest first, those up to `after` left out. Raises LedgerUnavailable."""
+        begin = after or BEFORE_ALL
+        found = await self._connections.fetch(OVERDUE(id=begin.id, expires_at=begin.expires_at, limit=limit), deadline)
+        return [Overdue(*row) for row in found]
+
+    async def overdue_of(self, coupon_id: int, *, limit: int, deadline: float) -> list[bytes]:
+        """The ids of a coupon's holds whose time is over, the oldest first. Raises LedgerUnavailable."""
+        query = OVERDUE_OF_COUPON(coupon_id=coupon_id, limit=limit)
+        return [row[0] for row in await self._connections.fetch(query, deadline)]
+
+    async def remember(self, keys: Sequence[FoundKey], deadline: float) -> list[Redemption]:
+        """Remembers, for ever, which redemptions idempotency keys have found; what each stands for now.
+
+        A key that stands for a redemption already goes on doing so. The coupons are locked meanwhile, so that none of the keys
+        makes a redemption at the same time. Raises LedgerUnavailable (LedgerReplyLost: perhaps done; it can be repeated),
+        LedgerContended.
+        """
+        rows = tuples(
+            (n, key.coupon_id, key.api_key_id, Sql(ascii_text(key.idempotency_key)), key.redemption_id)
+            for n, key in enumerate(keys)
+        )
+        coupon_ids = Sql(",".join(map(integer, sorted({key.coupon_id for key in keys}))))
+        async with self._changing.use(deadline) as connection, connection.transaction(deadline):
+            await connection.fetch(KEY_LOCK(ids=coupon_ids), deadline)
+            await connection.run(KEY_REMEMBER(rows=rows), deadline)
+            ids: dict[int, bytes] = dict(await connection.fetch(KEY_READ(rows=rows), deadline))
+        found = await self._get_many(set(ids.values()), deadline)
+        return [found[ids[n]] for n in range(len(keys))]
 
     async def find(
         self,
@@ -165,12 +244,13 @@ class Redemptions:
         narrow = {"customer_id": customer_id, "order_id": order_id}
         conditions = [f"{column} = {literal(value)}" for column, value in narrow.items() if value is not None]
         assert conditions or code is not None, "one of code, customer_id and order_id narrows the search"
-        statuses: Sequence[RedemptionStatus | None] = [status]
+        branches_by_status = [[]] if status is None else STATUS_CONDITIONS[status]
         index = Sql("redemption_order" if order_id is not None else "redemption_customer_seat")
         if not conditions:
             # By coupon alone: its key is by status, and newest first within each.
             index = Sql("redemption_coupon_status")
-            statuses = list(RedemptionStatus) if status is None else [status]
+            if status is None:
+                branches_by_status = [one for conditions_of in STATUS_CONDITIONS.values() for one in conditions_of]
         if code is not None:
             if not code.isascii():
                 return []
@@ -178,15 +258,11 @@ class Redemptions:
         if before_id is not None:
             conditions.append(f"id < {literal(before_id)}")
         branches = [
-            FIND_BRANCH(index=index, conditions=Sql(" AND ".join(conditions + _status_condition(one))), limit=limit)
-            for one in statuses
+            FIND_BRANCH(index=index, conditions=Sql(" AND ".join(conditions + by_status)), limit=limit)
+            for by_status in branches_by_status
         ]
         found = await self._connections.fetch(FIND(branches=Sql(" UNION ALL ".join(branches)), limit=limit), deadline)
         return [of.redemption(row) for row in found]
-
-
-def _status_condition(status: RedemptionStatus | None) -> list[str]:
-    return [] if status is None else [f"status = {literal(status.value)}"]
 
 
 def _questions(questions: Sequence[LookUp]) -> list[str]:
@@ -198,16 +274,36 @@ def _questions(questions: Sequence[LookUp]) -> list[str]:
         if code.isascii():
             first = code not in seen
             seen.add(code)
-            values.append(f"({n},{first:d},{ascii_text(code)},{text(question.customer_id)},{text(question.order_id)})")
+            key = "NULL" if question.idempotency_key is None else ascii_text(question.idempotency_key)
+            values.append(
+                f"({n},{first:d},{ascii_text(code)},{text(question.customer_id)},{text(question.order_id)},"
+                f"{question.api_key_id:d},{key})"
+            )
     return values
 
 
-def _standing(row: Row, coupon: Coupon) -> Standing:
-    """From a row of `look_up.sql`."""
-    _, _, live, refusal, customer_seats = row
+def _of_coupon(row: Row) -> Standing:
+    """What a row of `look_up.sql` says of its coupon, and so of every order that has no row of its own."""
+    _, coupon, _, refusal, is_busy, _, _ = row
     return Standing(
-        coupon=coupon,
-        live=None if live is None else of.redemption_of_json(live),
+        coupon=of.coupon_of_json(coupon),
+        live=None,
         refusal=None if refusal is None else Refusal(refusal),
-        customer_seats=() if customer_seats is None else tuple(map(int, customer_seats.split(","))),
+        customer_seats=(),
+        is_busy=bool(is_busy),
+    )
+
+
+def _of_order(row: Row, of_coupon: Standing, known: dict[bytes, Redemption]) -> Standing:
+    """The same with what the row says of its order, customer and key; `known` by id."""
+    _, _, live, _, _, customer_seats, known_id = row
+    if live is None and customer_seats is None and known_id is None:
+        return of_coupon
+    seats = [] if customer_seats is None else [one.partition(":") for one in customer_seats.split(",")]
+    return replace(
+        of_coupon,
+        live=None if live is None else of.redemption_of_json(live),
+        customer_seats=tuple(int(seat) for seat, _, _ in seats),
+        overdue=tuple(bytes.fromhex(overdue) for _, _, overdue in seats if overdue),
+        known=None if known_id is None else known[known_id],
     )

@@ -1,5 +1,6 @@
 """Canaries: values that are sent through Usher and must come out of it nowhere but in the answers to who sent them."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -9,17 +10,20 @@ from urllib.parse import quote, quote_plus
 
 from yarl import URL
 
-from tests.driver import Answer, Client, Data
+from tests.driver import Answer, Client, Data, Json
 from tests.usher_process import Finished
 
 CODE, UNKNOWN_CODE = "CANARYCODE7Q", "CANARYGUESS4X"
 INNER = "zuse8f31qx"
 CUSTOMER, ORDER = f'canary\'customer "{INNER}" ü', "canary-order-52bd"
-IDEMPOTENCY_KEY = "canary-attempt-77ce"
+IDEMPOTENCY_KEY = 'canary-attempt-"k41pwq'
+REASON = "canary_reason_9d3v"
 WRONG_KEY = "usher_CanaryKeyThatIsNoKey9d"
 HASH_KEY = "canary-hash-key-0a1b2c3d"
-SENT = (CODE, UNKNOWN_CODE, CUSTOMER, INNER, ORDER, IDEMPOTENCY_KEY, WRONG_KEY, HASH_KEY, "canary")
+SENT = (CODE, UNKNOWN_CODE, CUSTOMER, INNER, ORDER, IDEMPOTENCY_KEY, "k41pwq", REASON, WRONG_KEY, HASH_KEY, "canary")
 """Whole, and the parts that are left when somebody cuts or masks at a quotation mark."""
+LIFE = f"{CODE}-LIFE"
+"""A coupon whose redemptions live their whole lives."""
 
 
 def forms(value: str) -> Iterator[str]:
@@ -104,3 +108,55 @@ class Recorder(Client):
     def codes(self) -> set[str]:
         """The problems that were met."""
         return {answer.code for answer in self.answers if answer.code}
+
+
+# --- What is sent ------------------------------------------------------------------------------------------------------
+
+
+async def live(client: Recorder) -> None:
+    """Redemptions through their lives, and what each call refuses."""
+    await client.create_coupon(LIFE, max_per_customer=900)
+    held, *others, over = [await reserve(client, f"life-{n}", hold_s) for n, hold_s in enumerate((600, 600, 600, 1))]
+    confirmed, cancelled = others
+    await reserve(client, "life-0")  # Again: the key has made it.
+    await client.send(
+        "POST", "/v1/redemptions", body=order_of("life-0"), headers={"Idempotency-Key": f"{IDEMPOTENCY_KEY}-found"}
+    )
+    await reserve(client, "life-0", key=f"{IDEMPOTENCY_KEY}-life-1")
+    for one in (confirmed, cancelled):
+        await act(client, one, "confirm")
+    for verb, body in (("extend", {"hold_s": 60}), ("confirm", {"reason": REASON})):
+        await act(client, confirmed, verb, body)
+    for verb in ("cancel", "cancel", "confirm"):
+        await act(client, cancelled, verb, {"reason": REASON} if verb == "cancel" else None)
+    await act(client, held, "extend", {"hold_s": 600})
+    await act(client, held, "cancel", {"reason": f"{REASON} ."})
+    for name in ("life-1", "none"):
+        await cancel_order(client, name)
+    for body in ({"code": LIFE}, {"code": LIFE, "customer_id": CUSTOMER}, {"code": f"{CODE}-OVER", "customer_id": CUSTOMER}):
+        await client.send("POST", "/v1/validations", body=body)
+    await client.send("PATCH", f"/v1/coupons/{LIFE}", body={"max_per_customer": 1})
+    await client.get(f"/v1/coupons/{LIFE}/history")
+    await asyncio.sleep(1)  # Until the hold of one second is over.
+    await act(client, over, "confirm")
+
+
+def order_of(name: str, hold_s: int = 600) -> Json:
+    """A body that asks for a hold."""
+    return {"code": LIFE, "customer_id": CUSTOMER, "order_id": f"{ORDER}-{name}", "hold_s": hold_s}
+
+
+async def reserve(client: Recorder, name: str, hold_s: int = 600, *, key: str | None = None) -> str:
+    """A hold with an idempotency key, of its own unless given; its id, or what stands for one where there is none."""
+    headers = {"Idempotency-Key": key or f"{IDEMPOTENCY_KEY}-{name}"}
+    answer = await client.send("POST", "/v1/redemptions", body=order_of(name, hold_s), headers=headers)
+    return answer.id if answer.status < 400 else ORDER
+
+
+async def act(client: Recorder, redemption_id: str, verb: str, body: Json = None) -> None:
+    """confirm, extend or cancel."""
+    await client.send("POST", f"/v1/redemptions/{redemption_id}/{verb}", body=body)
+
+
+async def cancel_order(client: Recorder, name: str) -> None:
+    await client.send("POST", "/v1/redemptions/cancel", body={"code": LIFE, "order_id": f"{ORDER}-{name}", "reason": REASON})

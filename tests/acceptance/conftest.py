@@ -4,6 +4,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import redis.asyncio
@@ -11,10 +12,12 @@ import redis.asyncio
 from deploy.local import MariaDB, Redis
 from tests.auditor import Auditor
 from tests.driver import Client, Json
+from tests.reconciler_process import Reconciler
 from tests.stores import Admin, empty, flush
-from tests.usher_process import Usher, environment, run_usher
+from tests.usher_process import Usher, environment
 
 StartUsher = Callable[..., Usher]
+StartReconciler = Callable[..., Reconciler]
 MakeCoupon = Callable[..., Awaitable[str]]
 
 
@@ -28,8 +31,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """A test that fails shows what its servers logged last."""
     report = yield
     if report.failed:
-        servers = [one for one in getattr(item, "funcargs", {}).values() if isinstance(one, Usher)]
-        for server in servers:
+        fixtures = getattr(item, "funcargs", {}).values()
+        used = [one for fixture in fixtures for one in (fixture if isinstance(fixture, list) else [fixture])]
+        servers = [one for one in used if isinstance(one, Usher)]
+        for server in dict.fromkeys(servers):
             report.sections.append((f"usher on port {server.port}", "\n".join(server.output.splitlines()[-LOG_LINES_SHOWN:])))
     return report
 
@@ -52,9 +57,8 @@ def stores(mariadb_server: MariaDB, redis_server: Redis, _migrated: None) -> Sto
 @pytest.fixture(scope="module")
 def api_key(stores: Stores) -> str:
     """A key that may do everything."""
-    name = f"tests-{secrets.token_hex(4)}"
-    made = run_usher("key", "create", "--name", name, "--scope", "admin", migration_url=stores.mariadb.migration_url)
-    return made.check().output.strip()
+    with Admin(stores.mariadb) as admin:
+        return admin.make_key(f"tests-{secrets.token_hex(4)}", "admin")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,24 @@ def start_usher(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def usher(start_usher: StartUsher) -> Usher:
     """One server with one worker; modules that need another one have a fixture of this name."""
     return start_usher()
+
+
+@pytest.fixture
+def start_reconciler(stores: Stores, tmp_path: Path) -> Iterator[StartReconciler]:
+    """Starts reconcilers; those that run are stopped after the test."""
+    with ExitStack() as running:
+
+        def start(*, database_url: str = "", redis_url: str = "", settings: Mapping[str, str] | None = None) -> Reconciler:
+            variables = environment(
+                database_url=database_url or stores.mariadb.url,
+                redis_url=redis_url or stores.redis.url,
+                settings={"USHER_EXPIRE_INTERVAL_MS": "200", "USHER_RECONCILER_LISTEN_PORT": "0", **(settings or {})},
+            )
+            started = Reconciler(tmp_path / f"log-{len(list(tmp_path.iterdir()))}", variables)
+            running.callback(started.kept.stop)
+            return started
+
+        yield start
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,11 @@ from deploy.programs import MARIADB_DUMP, PROJECT, provide
 from tests.acceptance.conftest import StartUsher, Stores
 from tests.auditor import Auditor
 from tests.driver import Answer, Client, orders, repeating, tally
+from tests.faults import Proxy, holding
+from tests.reconciler_process import run_reconciler
 from tests.stores import Admin, Cell, flush
-from tests.usher_process import run_usher
+from tests.usher_process import environment, run_usher
+from tests.waiting import until, until_async
 
 PAGE = (PROJECT / "docs" / "backup.md").read_text(encoding="utf-8")
 SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
@@ -28,13 +31,12 @@ BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 PLACE = "usher_backup"
 PASSWORD = "one-for-backups"
 COMMAND_TIMEOUT_S = 60
-OTHER_COUPONS = 60_000
-"""So many that reading one table takes a while, in which the next one changes."""
 AT_ONCE = 5
 """Coupons that are made and redeemed beside the backup at the same time."""
+CODES = ("OLD-REDIS", "REPAIRED", "EMPTY-REDIS")
 LIMIT = 60
 BEFORE, AFTER = 20, 30
-"""Redemptions of each of the two coupons before the backup, and after it."""
+"""Redemptions of each of these coupons before the backup, and after it."""
 
 Rows = dict[Cell, dict[str, Cell]]
 
@@ -89,7 +91,13 @@ def target(tmp_path: Path) -> Iterator[MariaDB]:
 
 
 @pytest.fixture
-def operator(stores: Stores, target: MariaDB, admin: Admin, tmp_path: Path, programs: Path) -> Iterator[Operator]:
+def proxy(stores: Stores, faults: Callable[[int], Proxy]) -> Proxy:
+    """Stands between the backup and the ledger."""
+    return faults(stores.mariadb.port)
+
+
+@pytest.fixture
+def operator(target: MariaDB, admin: Admin, tmp_path: Path, programs: Path, proxy: Proxy) -> Iterator[Operator]:
     """With the account and the files that the page describes."""
     (accounts,) = blocks("Before the first backup", "sql")
     for statement in accounts.replace("…", PASSWORD).split(";\n"):
@@ -98,7 +106,7 @@ def operator(stores: Stores, target: MariaDB, admin: Admin, tmp_path: Path, prog
     (login,) = blocks("Before the first backup", "ini")
     login = login.replace("host = db", "host = 127.0.0.1\nport = {port}").replace("…", "{password}")
     migrating = login.replace("usher_backup", target.migration_user)
-    write_private(tmp_path / "backup.cnf", login.format(port=stores.mariadb.port, password=PASSWORD))
+    write_private(tmp_path / "backup.cnf", login.format(port=proxy.port, password=PASSWORD))
     write_private(tmp_path / "restore.cnf", migrating.format(port=target.port, password=target.migration_password))
     variables = {
         "BACKUP_LOGIN": str(tmp_path / "backup.cnf"),
@@ -115,17 +123,11 @@ def rows(admin: Admin, table: str, by: str) -> Rows:
     return {row[by]: row for row in admin.run(f"SELECT * FROM {table}")}
 
 
-def fill_with_coupons(admin: Admin) -> None:
-    """Coupons that nobody redeems, so that there is something to read."""
-    admin.run(
-        "INSERT INTO coupon (code, metadata, status, version, created_at, updated_at) "
-        "SELECT CONCAT('OTHER-', seq), '{}', 'active', 1, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) "
-        f"FROM seq_1_to_{OTHER_COUPONS}"
-    )
+async def back_up_under_traffic(operator: Operator, client: Client, proxy: Proxy) -> list[Answer]:
+    """The page's backup, while coupons are made and redeemed at once; the answers to those redemptions.
 
-
-async def back_up_under_traffic(operator: Operator, client: Client) -> list[Answer]:
-    """The page's backup, while coupons are made and redeemed at once; the answers to those redemptions."""
+    It is held up between the two tables, so that coupons are made and redeemed after it has read the first one.
+    """
     write, look = blocks("Back up", "sh")
     numbers = itertools.count()
     answers: list[Answer] = []
@@ -137,9 +139,15 @@ async def back_up_under_traffic(operator: Operator, client: Client) -> list[Answ
         assert 201 == (await client.create_coupon(f"BESIDE-{number}", max_redemptions=1)).status
         answers.append(await client.redeem(f"BESIDE-{number}", "customer", f"order-{number}"))
 
+    redemptions = proxy.hold(holding(b"from `redemption`"))
     async with repeating(make_some, every_s=0.001) as done:
-        await asyncio.to_thread(operator.paste, write)
-    assert done.times > 1
+        writing = asyncio.create_task(asyncio.to_thread(operator.paste, write))
+        await until(lambda: redemptions.hits > 0 or writing.done(), what="the redemptions are to be read")
+        times = done.times
+        await until(lambda: done.times > times + 1, what="some are made meanwhile")
+        redemptions.release()
+        await writing
+    assert 1 == redemptions.hits
     assert {"201": len(answers)} == tally(answers)
     assert (await asyncio.to_thread(operator.paste, look)).startswith("-- Dump completed on 2")
     return answers
@@ -156,33 +164,37 @@ def assert_is_of_one_moment(before: list[Answer], beside: list[Answer], source: 
     assert coupons == {coupon_id: all_coupons[coupon_id] for coupon_id in coupons}
     assert {row["coupon_id"] for row in found.values()} <= set(coupons)
     # A coupon without its redemption was one of those under way at that moment.
-    assert 0 <= len(coupons) - OTHER_COUPONS - 2 - (len(found) - len(before)) <= AT_ONCE
+    assert 0 <= len(coupons) - len(CODES) - (len(found) - len(before)) <= AT_ONCE
     for table, by in (("api_key", "digest"), ("schema_migration", "version")):
         assert rows(source, table, by).keys() == rows(restored, table, by).keys()
 
 
 async def test_backup_and_restore(
-    stores: Stores, start_usher: StartUsher, api_key: str, admin: Admin, operator: Operator, target: MariaDB
+    stores: Stores,
+    start_usher: StartUsher,
+    api_key: str,
+    admin: Admin,
+    operator: Operator,
+    proxy: Proxy,
+    target: MariaDB,
 ) -> None:
-    """One moment of the ledger comes back; on it, with the old Redis and with an empty one, exactly the limit is reached."""
+    """One moment of the ledger comes back; on it, with an old Redis, repaired or not, or an empty one, the limit is reached."""
     # Given
-    fill_with_coupons(admin)
-    codes = ("OLD-REDIS", "EMPTY-REDIS")
     usher = start_usher()
     async with Client(usher.url, key=api_key) as client:
         before: list[Answer] = []
-        for code in codes:
+        for code in CODES:
             assert 201 == (await client.create_coupon(code, max_redemptions=LIMIT, max_per_customer=1)).status
             before += await client.redeem_all(code, orders(BEFORE, f"before-{code}"))
         # When
-        beside = await back_up_under_traffic(operator, client)
+        beside = await back_up_under_traffic(operator, client, proxy)
         after = [
             answer
-            for code in codes
+            for code in CODES
             for answer in await client.redeem_all(code, orders(AFTER, f"after-{code}") + orders(LIMIT, f"more-{code}"))
         ]
-    assert {"201": 2 * BEFORE} == tally(before)
-    assert 2 * (LIMIT - BEFORE) == tally(after)["201"]
+    assert {"201": len(CODES) * BEFORE} == tally(before)
+    assert len(CODES) * (LIMIT - BEFORE) == tally(after)["201"]
     usher.stop()
     restore, migrate, look = blocks("Restore", "sh")
     assert "" == operator.paste(restore)
@@ -191,10 +203,40 @@ async def test_backup_and_restore(
     assert re.search(r"above_limit \| without_coupon \|\n.*\n\| +0 \| +0 \|\n", operator.paste(look))
     with Admin(target) as restored:
         assert_is_of_one_moment(before, beside, admin, restored)
-        for code in codes:
+        for code in CODES:
             if code == "EMPTY-REDIS":
                 flush(stores.redis)
+            if code == "REPAIRED":
+                await assert_repair_follows_the_ledger(code, environment(database_url=target.url, redis_url=stores.redis.url))
             await assert_serves_to_the_limit(start_usher, target.url, api_key, (code, Auditor(restored)))
+
+
+async def assert_repair_follows_the_ledger(code: str, variables: Mapping[str, str]) -> None:
+    """Repair says which seats and customers Redis knew of and the ledger does not; then check is clean.
+
+    What was claimed last counts as pending for some seconds, and is found by the next repair.
+    """
+    seats: list[int] = []
+    customers: list[str] = []
+
+    async def repair() -> bool:
+        done = await asyncio.to_thread(run_reconciler, "repair", "--code", code, "--json", variables=variables)
+        assert 0 == done.check().json["not_mended"]
+        for finding in done.json["findings"]:
+            match finding:
+                case {"kind": "leaked", "seat": seat, "before": "handed out", "after": "free"}:
+                    seats.append(seat)
+                case {"kind": "customer_count", "customer_id": customer_id, "before": 1, "after": 0}:
+                    customers.append(customer_id)
+                case _:
+                    raise AssertionError(finding)
+        return len(seats) == LIMIT - BEFORE
+
+    await until_async(repair, what=f"all that was forgotten is found, and not only {seats}")
+    assert list(range(BEFORE + 1, LIMIT + 1)) == sorted(seats)
+    assert len(set(customers)) == LIMIT - BEFORE == len(customers)
+    clean = await asyncio.to_thread(run_reconciler, "check", "--code", code, "--json", variables=variables)
+    assert (0, []) == (clean.status, clean.json["findings"])
 
 
 async def assert_serves_to_the_limit(

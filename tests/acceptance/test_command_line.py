@@ -161,7 +161,7 @@ def test_version() -> None:
     [
         ("usher ", {"serve", "migrate", "key", "coupon", "log-hash"}),
         ("usher co", {"coupon"}),
-        ("usher coupon ", {"create", "show", "list", "update"}),
+        ("usher coupon ", {"create", "show", "list", "update", "history"}),
         ("usher coupon create A --status ", {"active", "paused", "archived"}),
         ("usher coupon list --status p", {"paused"}),
         ("usher coupon update A --if", {"--if-version"}),

@@ -1,15 +1,18 @@
 """`usher coupon`: the same JSON as the API, plain lines for programs, tables for people, refusals that name the coupon."""
 
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable
+from unittest import mock
 
 import pytest
 
 from deploy.programs import PROJECT
 from tests.acceptance.conftest import Stores
-from tests.driver import Client
+from tests.driver import Client, orders, tally
+from tests.stores import Admin
 from tests.terminal import ESCAPE, on_terminal, plain
 from tests.usher_process import Finished, environment, run_usher
 
@@ -119,6 +122,67 @@ def test_options_that_are_wrong(coupon: Coupon, arguments: list[str], lines: lis
     """A line for each, with status 2."""
     done = coupon(*arguments)
     assert (COULD_NOT, "", [f"usher: {line}" for line in lines]) == (done.status, done.output, done.errors.splitlines())
+
+
+# --- Limits and who has changed them ---------------------------------------------------------------------------------
+
+
+async def test_limits_are_lowered_and_raised(coupon: Coupon, client: Client) -> None:
+    """A counter that is loaded follows at once."""
+    coupon("create", "LIMITS", "--max-redemptions", "5").check()
+    assert {"201": 4} == tally(await client.redeem_all("LIMITS", orders(4)))
+    assert 3 == coupon("update", "LIMITS", "--max-redemptions", "3", "--json").check().json["max_redemptions"]
+    assert {"409 coupon_exhausted": 1} == tally([await client.redeem("LIMITS", "ann", "o-1")])
+    assert 0 == coupon("show", "LIMITS", "--json").check().json["usage"]["remaining"]
+    coupon("update", "LIMITS", "--max-redemptions", "6", "--max-per-customer", "none").check()
+    assert {"201": 2, "409 coupon_exhausted": 2} == tally(await client.redeem_all("LIMITS", orders(4, "more")))
+
+
+def test_busy(coupon: Coupon, admin: Admin) -> None:
+    """While somebody else's large change goes on, with status 2: it can be tried again."""
+    coupon("create", "BUSY").check()
+    admin.run("UPDATE coupon SET busy_until = UTC_TIMESTAMP(6) + INTERVAL 1 HOUR WHERE code = 'BUSY'")
+    done = coupon("update", "BUSY", "--status", "paused")
+    text = "usher: coupon BUSY: a large change is under way; try again in some seconds\n"
+    assert (COULD_NOT, "", text) == (done.status, done.output, done.errors)
+
+
+async def test_history(coupon: Coupon, client: Client, variables: dict[str, str]) -> None:
+    """That of the API, and a line for each change where there is no terminal."""
+    me = f"command line ({pwd.getpwuid(os.getuid()).pw_name})"
+    coupon("create", "STORY", *TERMS).check()
+    coupon("update", "STORY", "--max-redemptions", "30", "--ends-at", "none", "--metadata", '{"a": "\u009b31m"}').check()
+    await client.change_coupon("STORY", status="paused")
+
+    listed = coupon("history", " story").check()
+    as_json = coupon("history", "STORY", "--json").check().json
+    _, on_screen = on_terminal("coupon", "history", "STORY", columns=160, variables=variables)
+
+    assert (await client.get("/v1/coupons/STORY/history")).body == as_json
+    header, *rows = [line.split("\t") for line in listed.output.splitlines()]
+    assert ["version", "when", "who", "what"] == header
+    assert [["3", "status active -> paused"], ["2", mock.ANY], ["1", "created"]] == [[row[0], row[3]] for row in rows]
+    assert [me, me] == [row[2] for row in rows[1:]]
+    changes = 'max_redemptions 20 -> 30; ends_at 2099-12-31T23:59:59.000000Z -> none; metadata {} -> {"a":"\\x9b31m"}'
+    assert changes == rows[1][3]
+    assert [item["when"] for item in as_json["items"]] == [row[1] for row in rows]
+    assert ["version  when", "status active -> paused"] == [plain(on_screen)[0][:13], plain(on_screen)[2][-23:]]
+
+
+async def test_history_tells_that_there_is_more(coupon: Coupon, client: Client) -> None:
+    """A token of the one is good for the other. No coupon is refused."""
+    await client.create_coupon("LONG-STORY")
+    for number in range(3):
+        await client.change_coupon("LONG-STORY", metadata={"n": number})
+    first = coupon("history", "LONG-STORY", "--limit", "2", "--json").check()
+    token = first.json["next_page_token"]
+    rest = coupon("history", "LONG-STORY", "--page-token", token, "--json").check()
+    assert f"usher: there are more than these 2: --limit shows more of them, --page-token {token} goes on\n" == first.errors
+    assert [[4, 3], [2, 1]] == [[item["version"] for item in page.json["items"]] for page in (first, rest)]
+    assert (await client.get("/v1/coupons/LONG-STORY/history", page_token=token)).body == rest.json
+    other, none = coupon("history", "LONG", "--page-token", token), coupon("history", "NOPE")
+    assert (COULD_NOT, "usher: --page-token is no token of this list with these filters\n") == (other.status, other.errors)
+    assert (REFUSED, "usher: there is no coupon NOPE; `usher coupon list` shows all\n") == (none.status, none.errors)
 
 
 # --- On a terminal ---------------------------------------------------------------------------------------------------

@@ -9,13 +9,21 @@ import pytest
 from tests.acceptance.conftest import MakeCoupon, StartUsher
 from tests.auditor import Auditor
 from tests.driver import Answer, Client, Json, orders, repeating, tally
+from tests.stores import Admin
 from tests.usher_process import Usher
+from tests.waiting import until, until_async
 
 FIELDS = {
     "code", "max_redemptions", "max_per_customer", "starts_at", "ends_at", "status", "metadata", "version", "created_at",
     "updated_at",
 }  # fmt: skip
 LATER = "2099-12-31T23:59:59.999999Z"
+BORDER_S = 0.5
+"""From the change of a coupon to the beginning or the end of its window."""
+CLOCKS_DIFFER = timedelta(milliseconds=20)
+"""The service estimates the ledger's clock."""
+ROUNDS = 5
+"""How often the other process redeems ten before something changes, and how often it tries afterwards."""
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +177,18 @@ async def test_kind_of_limit_is_fixed(client: Client, coupon: MakeCoupon) -> Non
     assert 1 == (await client.get(f"/v1/coupons/{limited}")).body["version"]
 
 
+async def test_busy(client: Client, coupon: MakeCoupon, admin: Admin) -> None:
+    """While a large change goes on there is no other: 503 `busy` with Retry-After, whatever is to be changed."""
+    code = await coupon(max_redemptions=5)
+    admin.run("UPDATE coupon SET busy_until = UTC_TIMESTAMP(6) + INTERVAL 1 HOUR WHERE code = %s", code)
+    for body in ({"max_redemptions": 6}, {"status": "paused"}):
+        answer = await client.send("PATCH", f"/v1/coupons/{code}", body=body)
+        check_problem(answer, 503, "busy")
+        assert "1" == answer.headers["Retry-After"]
+    admin.run("UPDATE coupon SET busy_until = UTC_TIMESTAMP(6) WHERE code = %s", code)
+    assert 2 == (await client.change_coupon(code, max_redemptions=6)).body["version"]
+
+
 async def test_list(client: Client) -> None:
     """By code, filtered by status and beginning, page by page, each coupon once; a token is good for its own filters only."""
     for number in range(7):
@@ -223,13 +243,13 @@ async def test_change_stops_redemptions_in_every_process(
         answers = await other.redeem_all(code, orders(10, f"busy-{number}"))
         assert set(tally(answers)) <= {"201", refusal}
 
-    async with repeating(keep_redeeming, every_s=0):
-        await asyncio.sleep(0.2)
+    async with repeating(keep_redeeming, every_s=0) as redeemed:
+        await until(lambda: redeemed.times >= ROUNDS, what="the other process redeems")
         await client.change_coupon(code, **change)
         late = await other.redeem_all(code, orders(50, "late"))
         later = await client.redeem_all(code, orders(50, "later"))
-        live = len(auditor.live(code))
-        await asyncio.sleep(0.2)
+        live, times = len(auditor.live(code)), redeemed.times
+        await until(lambda: redeemed.times >= times + ROUNDS, what="the other process tries on")
 
     assert {refusal: 50} == tally(late) == tally(later)
     assert live == len(auditor.check(code)) > 0
@@ -254,19 +274,55 @@ async def test_raised_limits_can_be_used_at_once(client: Client, other: Client, 
     assert 20 == len(auditor.check(code, [*raised, *second]))
 
 
-async def test_window_opens_and_closes_by_itself(client: Client, coupon: MakeCoupon) -> None:
-    """By the clock, without a change: not started, open, ended."""
-    now = datetime.now(UTC)
-    starts_at, ends_at = now + timedelta(seconds=1.5), now + timedelta(seconds=3)
-    code = await coupon(max_redemptions=1_000_000, starts_at=starts_at.isoformat(), ends_at=ends_at.isoformat())
-    seen: list[str] = []
-    for number in range(600):
-        before = datetime.now(UTC)
-        answer = await client.redeem(code, "c", f"order-{number}")
-        kind = f"{answer.status} {answer.code}".strip()
-        seen += [kind] if kind not in seen[-1:] else []
-        if before > ends_at + timedelta(seconds=0.5):
-            break
-        await asyncio.sleep(0.01)
+async def test_lowered_limits_hold_at_once(client: Client, other: Client, coupon: MakeCoupon, auditor: Auditor) -> None:
+    """Once a lowering is answered nobody is admitted above it, in any process; raised again, the same number is to be had."""
+    code = await coupon(max_redemptions=500)
+    number = 0
 
-    assert ["422 coupon_not_started", "201", "422 coupon_ended"] == seen
+    async def keep_redeeming() -> None:
+        nonlocal number
+        number += 10
+        answers = await other.redeem_all(code, orders(10, f"busy-{number}"))
+        assert set(tally(answers)) <= {"201", "409 coupon_exhausted"}
+
+    async with repeating(keep_redeeming, every_s=0.01) as redeemed:
+        await until(lambda: redeemed.times >= ROUNDS, what="the other process redeems")
+        live = len(auditor.live(code))
+        await client.change_coupon(code, max_redemptions=max(1, live // 2))
+        at_once = len(auditor.live(code))
+        refused = [*await other.redeem_all(code, orders(20, "late")), *await client.redeem_all(code, orders(20, "later"))]
+        times = redeemed.times
+        await until(lambda: redeemed.times >= times + ROUNDS, what="the other process tries on")
+
+    assert {"409 coupon_exhausted": 40} == tally(refused)
+    assert at_once == len(auditor.live(code)) >= live > 0
+    assert 0 == (await client.get(f"/v1/coupons/{code}")).body["usage"]["remaining"]
+    await client.change_coupon(code, max_redemptions=at_once + 7)
+    raised = [*await other.redeem_all(code, orders(5, "raised")), *await client.redeem_all(code, orders(5, "again"))]
+    assert {"201": 7, "409 coupon_exhausted": 3} == tally(raised)
+    assert at_once + 7 == len(auditor.check(code, raised))
+
+
+async def passes(client: Client, coupon: MakeCoupon, border: str, words: list[str]) -> list[str]:
+    """What a customer is told until this border is passed: the first word before it and the second after it, to the moment."""
+    code = await coupon(max_redemptions=1_000_000, **{border: LATER})
+    seen = [*tally([await client.redeem(code, "c", "early")])]
+    at = datetime.now(UTC) + timedelta(seconds=BORDER_S)
+    await client.change_coupon(code, **{border: at.isoformat()})
+
+    async def is_passed() -> bool:
+        before = datetime.now(UTC)
+        (told,) = tally([await client.redeem(code, "c", f"order-{len(seen)}")])
+        assert told in (words[before >= at + CLOCKS_DIFFER], words[datetime.now(UTC) >= at - CLOCKS_DIFFER])
+        seen.append(told)
+        return told == words[1]
+
+    await until_async(is_passed, what=f"{border} is passed")
+    return seen
+
+
+async def test_window_opens_and_closes_by_itself(client: Client, coupon: MakeCoupon) -> None:
+    """By the clock, without a change."""
+    borders = {"starts_at": ["422 coupon_not_started", "201"], "ends_at": ["201", "422 coupon_ended"]}
+    seen = await asyncio.gather(*(passes(client, coupon, border, words) for border, words in borders.items()))
+    assert list(borders.values()) == [[told[0], told[-1]] for told in seen]

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import os
 import random
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -19,6 +22,8 @@ from tests.waiting import until
 
 KILLS = 6
 KILL_EVERY_S = 0.3
+STANDS_STILL_S = 0.1
+"""Five times the pause between two waves of requests."""
 STOP_DEADLINE_S = 10.0
 LATE_S = 10.0
 """Two busy cores: a process that has finished its work in time may still be gone a little later."""
@@ -95,7 +100,7 @@ async def test_workers_killed_under_load(usher: Usher, api_key: str, coupon: Mak
         for _ in range(KILLS):
             await asyncio.sleep(KILL_EVERY_S)
             if workers := usher.workers():
-                kill(random.choice(workers))
+                await kill_with_requests(random.choice(workers))
         await sending
         await asyncio.to_thread(usher.wait_until_ready)
 
@@ -107,6 +112,14 @@ async def test_workers_killed_under_load(usher: Usher, api_key: str, coupon: Mak
         assert set(tally(again)) <= {"200", "201", "409 coupon_exhausted"}
         auditor.check(code, [*answers, *again])
         assert 1_000 == len(await auditor.fill(client, code))
+
+
+async def kill_with_requests(pid: int) -> None:
+    """SIGKILL wherever the worker is; it stands still for a moment before, so that requests are surely waiting for it."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(STANDS_STILL_S)
+    kill(pid)
 
 
 async def test_stop_under_load(

@@ -10,9 +10,11 @@ import redis
 from pydantic import SecretStr
 
 from deploy.local import MariaDB, Redis
+from deploy.programs import PROJECT
+from service.comparing import BEGIN, Comparing, SeatState
 from service.config import Settings
 from service.counters import ClaimBatch, Counters, key
-from service.model import Return, Wish
+from service.model import CouponSeed, Return, Wish
 from tests.acceptance.conftest import Stores
 from tests.counters.given import CODE, loaded
 from tests.stores import Admin, flush
@@ -25,6 +27,7 @@ FILE_DENIED = 1045
 LOGIN_DENIED = 1045
 
 Cursor = pymysql.cursors.Cursor
+STORES = PROJECT / "deploy" / "stores"
 
 
 def connect(server: MariaDB, user: str, password: str) -> "pymysql.Connection[Cursor]":
@@ -62,6 +65,9 @@ def refused(cursor: Cursor, statement: str) -> int:
 EVERYBODY_REFUSED = [
     ("DELETE FROM redemption", TABLE_DENIED),
     ("DELETE FROM coupon WHERE id = 1", TABLE_DENIED),
+    ("DELETE FROM coupon_history", TABLE_DENIED),
+    ("DELETE FROM api_key", TABLE_DENIED),
+    ("DELETE FROM leader", TABLE_DENIED),
     ("REPLACE INTO schema_migration VALUES (1, 'x', 'x', NOW())", TABLE_DENIED),
     ("CREATE TEMPORARY TABLE mine (id INT)", DATABASE_DENIED),
     ("CREATE TRIGGER mine BEFORE INSERT ON coupon FOR EACH ROW SET NEW.version = 1", TABLE_DENIED),
@@ -92,6 +98,8 @@ EVERYBODY_REFUSED = [
         ("DROP INDEX redemption_seat ON redemption", TABLE_DENIED),
         ("RENAME TABLE redemption TO mine", TABLE_DENIED),
         ("TRUNCATE TABLE redemption", TABLE_DENIED),
+        ("TRUNCATE TABLE reconcile_run", TABLE_DENIED),
+        ("CREATE OR REPLACE TABLE reconcile_run (id INT)", TABLE_DENIED),
         ("DROP TABLE redemption", TABLE_DENIED),
         ("DROP DATABASE usher", DATABASE_DENIED),
         ("CREATE VIEW mine AS SELECT * FROM coupon", TABLE_DENIED),
@@ -104,6 +112,32 @@ def test_the_service_is_refused_by_mariadb(service: Cursor, statement: str, numb
 @pytest.mark.parametrize(("statement", "number"), EVERYBODY_REFUSED)
 def test_who_migrates_is_refused_by_mariadb(migration: Cursor, statement: str, number: int) -> None:
     assert number == refused(migration, statement)
+
+
+def test_the_service_may_delete_runs_and_what_they_found(service: Cursor) -> None:
+    """So the refusals above are not those of an account that may delete nothing anywhere."""
+    assert [0, 0] == [refused(service, f"DELETE FROM {table}") for table in ("reconcile_run", "reconcile_finding")]
+
+
+def test_running_the_accounts_again_leaves_them_as_they_are(stores: Stores, admin: Admin) -> None:
+    """All rights are taken away first, those on single tables too, and given again; on tables that are there or not."""
+
+    def granted() -> dict[str, list[str]]:
+        users = (stores.mariadb.user, stores.mariadb.migration_user)
+        return {user: sorted(admin.column(f"SHOW GRANTS FOR '{user}'@'127.0.0.1'")) for user in users}
+
+    before = granted()
+    admin.run(f"GRANT DELETE ON coupon TO '{stores.mariadb.user}'@'127.0.0.1'")
+    assert before != granted()
+    admin.run(
+        "SET @usher_password = %s, @usher_migrate_password = %s, @usher_host = '127.0.0.1'",
+        stores.mariadb.password,
+        stores.mariadb.migration_password,
+    )
+    for statement in (STORES / "accounts.sql").read_text(encoding="utf-8").splitlines():
+        if statement.endswith(";"):
+            admin.run(statement)
+    assert before == granted()
 
 
 def test_who_migrates_may_change_the_schema(migration: Cursor) -> None:
@@ -166,7 +200,7 @@ def reply(url: str, *command: str) -> Any:  # noqa: ANN401 - what Redis answers
 
 FORBIDDEN = [
     ("FLUSHALL",), ("FLUSHDB",), ("SWAPDB", "0", "1"), ("CONFIG", "GET", "*"), ("CONFIG", "SET", "maxmemory", "1"),
-    ("KEYS", "*"), ("SCAN", "0"), ("RANDOMKEY",), ("DBSIZE",), ("INFO",),
+    ("KEYS", "*"), ("SCAN", "0"), ("RANDOMKEY",), ("DBSIZE",),
     ("EVAL", "return 1", "0"), ("EVAL_RO", "return 1", "0"), ("FUNCTION", "LIST"), ("FUNCTION", "FLUSH"),
     ("SCRIPT", "FLUSH"), ("SCRIPT", "KILL"), ("SCRIPT", "EXISTS", "0" * 40),
     ("SHUTDOWN", "NOSAVE"), ("SAVE",), ("BGSAVE",), ("REPLICAOF", "NO", "ONE"), ("MODULE", "LIST"),
@@ -233,11 +267,22 @@ async def use_all(counters: Counters) -> None:
     await claim(Wish("a", "ann"), Wish("b", "bob"), Wish("c", "cy"))
     await claim(Wish("d", "dan"), settled=(("a", 1),))
     await counters.release({CODE: [Return("b", "bob", 2)]})
+    assert [2] == [one.count for one in await counters.remaining([CODE]) if one is not None]
     await claim(Wish("e", "eve"))
+    assert ["e"] == [one.order_id for one in await counters.holders(CODE, [2])]
     await counters.shrink(CODE, 5)
     look = await counters.look(CODE)
     assert look is not None
     await counters.refill(CODE, look, seats=[1, 2], complete=True)
+    comparing = Comparing(counters)
+    assert {CODE: (BEGIN, ["1"])} == await comparing.free_page({CODE: BEGIN})
+    assert {CODE: (BEGIN, {"ann": "1", "cy": "1", "dan": "1", "eve": "1"})} == await comparing.customers_page({CODE: BEGIN})
+    states = (await comparing.seat_states({CODE: [1]}))[CODE]
+    assert states is not None
+    assert [SeatState.FREE] == states.states
+    await counters.reseed([CouponSeed(CODE, 5, 77, 4, "active", 9, 0, 0, 0)])
+    assert await counters.memory_share() < 1
+    await counters.set_mark((await counters.mark()).run_id)
 
 
 async def test_the_gateway_needs_all_that_it_may_do_in_redis(stores: Stores) -> None:

@@ -4,15 +4,16 @@ import asyncio
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
-from tests.acceptance.conftest import MakeCoupon, StartUsher, Stores
+from tests.acceptance.conftest import PATIENT, MakeCoupon, StartUsher, Stores
 from tests.auditor import Auditor
 from tests.driver import Client, orders, repeating, tally
 from tests.stores import Admin
 from tests.usher_process import Usher
-from tests.waiting import until
+from tests.waiting import until, until_async
 
 KILL_EVERY_S = 0.05
 HEAVY_ROWS = 500
@@ -21,7 +22,7 @@ HEAVY_ROWS = 500
 
 @pytest.fixture(scope="module")
 def usher(start_usher: StartUsher) -> Usher:
-    return start_usher()
+    return start_usher(settings=PATIENT)
 
 
 @pytest.fixture
@@ -71,18 +72,21 @@ async def test_coupon_row_is_locked(client: Client, coupon: MakeCoupon, auditor:
     assert 5 == len(auditor.check(free))
 
 
-async def test_coupon_row_stays_locked(client: Client, coupon: MakeCoupon, auditor: Auditor, blocker: Admin) -> None:
+async def test_coupon_row_stays_locked(
+    start_usher: StartUsher, api_key: str, coupon: MakeCoupon, auditor: Auditor, blocker: Admin
+) -> None:
     """A coupon's row that is held beyond the deadline: 503, nothing is redeemed then or later, and nothing stays claimed."""
+    hasty = start_usher(settings={"USHER_REQUEST_DEADLINE_MS": "2000"})
     code = await coupon("LOCKED", max_redemptions=5, max_per_customer=1)
-    assert 201 == (await client.redeem(code, "first", "first")).status
-    blocker.run("BEGIN")
-    blocker.run("SELECT * FROM coupon WHERE code = %s FOR UPDATE", code)
+    async with Client(hasty.url, key=api_key) as client:
+        assert 201 == (await client.redeem(code, "first", "first")).status
+        blocker.run("BEGIN")
+        blocker.run("SELECT * FROM coupon WHERE code = %s FOR UPDATE", code)
+        answers = await client.redeem_all(code, orders(3))
+        assert 3 == sum(answer.status == 503 and answer.code in ("unavailable", "busy") for answer in answers)
+        blocker.run("ROLLBACK")
 
-    answers = await client.redeem_all(code, orders(3))
-    assert 3 == sum(answer.status == 503 and answer.code in ("unavailable", "busy") for answer in answers)
-    blocker.run("ROLLBACK")
-
-    assert 5 == len(await auditor.fill(client, code))
+        assert 5 == len(await auditor.fill(client, code))
     assert {"first"} == {row["order_id"] for row in auditor.live(code)} - {f"filling-{n}" for n in range(100)}
 
 
@@ -126,37 +130,48 @@ async def test_lock_wait_that_times_out(
     assert 10 == len(await auditor.fill(client, code))
 
 
-async def test_deadlock(client: Client, coupon: MakeCoupon, auditor: Auditor, admin: Admin, blocker: Admin) -> None:
+async def test_deadlock(
+    start_usher: StartUsher,
+    api_key: str,
+    coupon: MakeCoupon,
+    auditor: Auditor,
+    admin: Admin,
+    blocker: Admin,
+    stores: Stores,
+) -> None:
     """InnoDB picks Usher's record as the victim of a deadlock (1213): it is carried out again, and every client sees a 201."""
+    usher = start_usher(settings={**PATIENT, "USHER_RECORD_CONNECTIONS": "1"})
     code, other = await coupon("DEADLOCK", max_redemptions=20), await coupon("OTHER", max_redemptions=10_000)
     coupon_id = auditor.coupon(code)["id"]
-    assert 201 == (await client.redeem(code, "first", "first")).status
-    before = admin.status("Innodb_deadlocks")
-    blocker.run("BEGIN")
-    for number in range(HEAVY_ROWS):
-        insert(blocker, auditor.coupon(other)["id"], seat=number + 1, order=f"heavy-{number}")
-    insert(blocker, coupon_id, seat=9, order="blocker")
+    async with Client(usher.url, key=api_key) as client:
+        assert 201 == (await client.redeem(code, "first", "first")).status
+        blocker.run("BEGIN")
+        for number in range(HEAVY_ROWS):
+            insert(blocker, auditor.coupon(other)["id"], seat=number + 1, order=f"heavy-{number}")
+        insert(blocker, coupon_id, seat=9, order="blocker")
+        with Admin(stores.mariadb) as gate:  # While the one writer waits for it, all others gather behind it, in one batch.
+            gate.run("BEGIN")
+            insert(gate, coupon_id, seat=2, order="gate")
+            second = asyncio.create_task(client.redeem(code, "second", "second"))
+            await until(lambda: waits_for_lock(admin), what="the writer waits for seat 2")
+            waiting = asyncio.create_task(client.redeem_all(code, orders(12)))
+            await until_async(partial(are_queued, client, 12), what="seats 3 to 14 are to be recorded")
+        assert 201 == (await second).status
+        before = admin.status("Innodb_deadlocks")
+        await until(lambda: waits_for_lock(admin), what="the batch waits for seat 9")
+        await asyncio.to_thread(insert, blocker, coupon_id, seat=8, order="blocker-8")  # Now both wait for each other.
+        happened = admin.status("Innodb_deadlocks") - before
+        blocker.run("ROLLBACK")
+        answers = await waiting
 
-    waiting = asyncio.create_task(client.redeem_all(code, orders(12)))
-    await until(lambda: waits_for_lock(admin), what="a record waits for seat 9")
-    for seat in range(8, 1, -1):
-        # One of these seats is in the batch that waits, so now both wait for each other.
-        if admin.status("Innodb_deadlocks") > before:
-            break
-        await asyncio.to_thread(try_insert, blocker, coupon_id, seat)
-    happened = admin.status("Innodb_deadlocks") - before
-    blocker.run("ROLLBACK")
-
-    answers = await waiting
-    assert happened >= 1
+    assert happened == 1
     assert {"201": 12} == tally(answers)
-    assert 13 == len(auditor.check(code, answers))
+    assert 14 == len(auditor.check(code, answers))
 
 
-def try_insert(admin: Admin, coupon_id: int, seat: int) -> None:
-    """A seat that is committed already is not in the batch that waits."""
-    if not admin.value("SELECT COUNT(*) FROM redemption WHERE coupon_id = %s AND seat = %s", coupon_id, seat):
-        insert(admin, coupon_id, seat=seat, order=f"blocker-{seat}")
+async def are_queued(client: Client, rows: int) -> bool:
+    """Whether so many wait to be recorded."""
+    return f"\nusher_record_queue_rows {rows:.1f}\n".encode() in (await client.get("/metrics")).text
 
 
 async def test_killed_connections(client: Client, coupon: MakeCoupon, auditor: Auditor, admin: Admin, stores: Stores) -> None:

@@ -22,27 +22,34 @@ from tests.acceptance.canaries import (
     CUSTOMER,
     HASH_KEY,
     IDEMPOTENCY_KEY,
+    LIFE,
     ORDER,
+    REASON,
     SENT,
     UNKNOWN_CODE,
     WRONG_KEY,
     Outputs,
     Recorder,
+    act,
+    cancel_order,
     forms,
     found_in,
+    live,
+    reserve,
 )
 from tests.acceptance.conftest import StartUsher, Stores
 from tests.acceptance.defective import DEFECTS
-from tests.driver import orders
+from tests.driver import Json, orders
 from tests.faults import Proxy, holding
+from tests.reconciler_process import Reconciler
 from tests.stores import Admin, flush
 from tests.usher_process import Finished, Usher, environment, kill, run_usher
 from tests.waiting import until, until_async
 
 BODY = {"code": CODE, "customer_id": CUSTOMER, "order_id": ORDER}
 TALKATIVE = {"USHER_LOG_LEVEL": "debug", "USHER_REQUEST_DEADLINE_MS": "1000", "USHER_LOG_HASH_KEY": HASH_KEY}
-NOT_MET = {Code.BUSY, Code.OVERLOADED, Code.CUSTOMER_LIMIT_LOWERED, Code.INTERNAL}
-"""Problems that need a storm, a queue that is full, or a defect; the last is met by the defective Usher."""
+NOT_MET = {Code.OVERLOADED, Code.INTERNAL}
+"""Problems that need a queue that is full, or a defect; the last is met by the defective Usher."""
 
 
 @contextmanager
@@ -64,16 +71,37 @@ def redis_proxy(stores: Stores) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="module", params=["json", "pretty"])
+def talkative(request: pytest.FixtureRequest) -> Mapping[str, str]:
+    """Settings with which a program says as much as it can."""
+    return {**TALKATIVE, "USHER_LOG_FORMAT": request.param}
+
+
+@pytest.fixture(scope="module")
 def usher(
-    request: pytest.FixtureRequest, start_usher: StartUsher, stores: Stores, ledger_proxy: Proxy, redis_proxy: Proxy
+    talkative: Mapping[str, str], start_usher: StartUsher, stores: Stores, ledger_proxy: Proxy, redis_proxy: Proxy
 ) -> Usher:
-    """As talkative as it can be."""
     return start_usher(
         workers=2,
         database_url=ledger_proxy.url(stores.mariadb.url),
         redis_url=redis_proxy.url(stores.redis.url),
-        settings={**TALKATIVE, "USHER_LOG_FORMAT": request.param},
+        settings=talkative,
     )
+
+
+@pytest.fixture
+def reconciler(
+    talkative: Mapping[str, str], usher: Usher, stores: Stores, ledger_proxy: Proxy, redis_proxy: Proxy, tmp_path: Path
+) -> Iterator[Reconciler]:
+    """It sweeps beside `usher`."""
+    variables = environment(
+        database_url=ledger_proxy.url(stores.mariadb.url),
+        redis_url=redis_proxy.url(stores.redis.url),
+        settings={**talkative, "USHER_EXPIRE_INTERVAL_MS": "100", "USHER_RECONCILER_LISTEN_PORT": "0"},
+    )
+    assert usher.running
+    running = Reconciler(tmp_path / "reconciler", variables)
+    yield running
+    running.kept.stop()
 
 
 def secrets_of(stores: Stores) -> list[str]:
@@ -104,10 +132,10 @@ class Commands:
 
 @pytest.fixture
 async def scenario(
-    usher: Usher, stores: Stores, ledger_proxy: Proxy, redis_proxy: Proxy, admin: Admin
+    usher: Usher, reconciler: Reconciler, stores: Stores, ledger_proxy: Proxy, redis_proxy: Proxy, admin: Admin
 ) -> AsyncIterator[Outputs]:
     """Everything that makes Usher write: each route, refusals, poison, faults of both stores, a dead worker, a stop."""
-    for table in ("redemption", "coupon", "guess"):
+    for table in ("redemption", "found_key", "coupon", "coupon_history", "guess"):
         admin.run(f"TRUNCATE TABLE {table}")
     flush(stores.redis)
     outputs = Outputs(secrets=secrets_of(stores))
@@ -125,7 +153,7 @@ async def scenario(
         outputs.texts["raw"] = await asyncio.to_thread(speak_badly, usher.port)
         await harm_ledger(client, stores, ledger_proxy, admin)
         await harm_redis(client, stores, redis_proxy)
-        outputs.texts["processes"] = arguments_of(usher.pid, *usher.workers())
+        outputs.texts["processes"] = arguments_of(usher.pid, *usher.workers(), reconciler.kept.pid)
         kill(usher.workers()[0])
         await until(lambda: len(usher.workers()) == 2, what="two workers again")
         for one in (client, reader, stranger):
@@ -135,7 +163,8 @@ async def scenario(
     await asyncio.to_thread(operate, commands, outputs, name)
     usher.terminate()
     assert 0 == await asyncio.to_thread(usher.wait)
-    outputs.texts["serve"] = usher.output
+    reconciler.kept.stop()
+    outputs.texts |= {"serve": usher.output, "reconciler": reconciler.log.read_text()}
     yield outputs
     usher.start()
 
@@ -155,8 +184,8 @@ async def fly(client: Recorder) -> None:
     await client.redeem(f"{CODE}-FEW", f"{CUSTOMER}-other", ORDER)
     for number in range(2):
         await client.redeem(f"{CODE}-ONE", CUSTOMER, f"{ORDER}-{number}")
-    for number in range(30):
-        await client.redeem(f"{UNKNOWN_CODE}-{number}", f"{CUSTOMER}-guesser", ORDER)
+    await asyncio.gather(*(client.redeem(f"{UNKNOWN_CODE}-{number}", f"{CUSTOMER}-guesser", ORDER) for number in range(30)))
+    await live(client)
     await every_route(client)
     await poison(client)
     await client.send("PATCH", f"/v1/coupons/{CODE}", body={"status": "paused", "metadata": {CUSTOMER: ORDER}})
@@ -171,8 +200,10 @@ async def every_route(client: Recorder) -> None:
     for resource in application(Settings()).router.resources():
         path = resource.canonical.replace("{code}", CODE).replace("{id}", ORDER)
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
-            await client.send(method, path, headers={"Idempotency-Key": IDEMPOTENCY_KEY})
-            await client.send(method, path, body=BODY, params={"customer_id": CUSTOMER})
+            await asyncio.gather(
+                client.send(method, path, headers={"Idempotency-Key": IDEMPOTENCY_KEY}),
+                client.send(method, path, body=BODY, params={"customer_id": CUSTOMER}),
+            )
 
 
 async def poison(client: Recorder) -> None:
@@ -233,17 +264,26 @@ def spoken(port: int, request: bytes) -> str:
 
 async def harm_ledger(client: Recorder, stores: Stores, proxy: Proxy, admin: Admin) -> None:
     """What drivers complain about, with statements and values in their messages."""
+    for name, statement in (("find", b"where r.id in"), ("write", b"r.status = v.status"), ("commit", b"\x03commit")):
+        kept = await reserve(client, f"lost-{name}")
+        proxy.lose_reply(holding(statement), times=3)
+        await act(client, kept, "cancel", {"reason": REASON})
+        proxy.heal()
     proxy.lose_reply(holding(b"insert into redemption"), times=3)
     await client.redeem(CODE, f"{CUSTOMER}-lost", f"{ORDER}-lost")
     held = proxy.hold(holding(b"insert into redemption"))
     await client.redeem(CODE, f"{CUSTOMER}-held", f"{ORDER}-held")
     held.release()
-    say = "SET @said = CONCAT(NEW.customer_id, ' ', NEW.order_id);"
+    admin.run("UPDATE coupon SET busy_until = UTC_TIMESTAMP(6) + INTERVAL 1 MINUTE WHERE code = %s", LIFE)
+    await ask(client, "busy")
+    admin.run("UPDATE coupon SET busy_until = NULL")
+    say = "SET @said = CONCAT_WS(' ', NEW.customer_id, NEW.order_id, NEW.end_reason, NEW.idempotency_key);"
     say += " SIGNAL SQLSTATE '22001' SET MYSQL_ERRNO = 1406, MESSAGE_TEXT = @said;"
     for change, back, name in (
         ("SET GLOBAL read_only = 1", "SET GLOBAL read_only = 0", "read"),
         ("RENAME TABLE redemption TO away", "RENAME TABLE away TO redemption", "away"),
         (f"CREATE TRIGGER said BEFORE INSERT ON redemption FOR EACH ROW BEGIN {say} END", "DROP TRIGGER said", "said"),
+        (f"CREATE TRIGGER said BEFORE UPDATE ON redemption FOR EACH ROW BEGIN {say} END", "DROP TRIGGER said", "changed"),
     ):
         admin.run(change)
         try:
@@ -289,13 +329,25 @@ async def harm_redis(client: Recorder, stores: Stores, proxy: Proxy) -> None:
 
 async def ask(client: Recorder, name: str) -> None:
     """A little of everything, while a store is in trouble."""
-    await client.redeem_all(
-        CODE, [(f"{CUSTOMER}-{name}-{customer}", f"{ORDER}-{name}-{order}") for customer, order in orders(5)]
+    some = [(f"{CUSTOMER}-{name}-{customer}", f"{ORDER}-{name}-{order}") for customer, order in orders(5)]
+    # At once: each of them may take all the time that it has.
+    others = asyncio.gather(
+        client.redeem_all(CODE, some),
+        client.redeem(f"{CODE}-FEW", f"{CUSTOMER}-{name}", f"{ORDER}-{name}"),
+        reserve(client, f"{name}-found", key=f"{IDEMPOTENCY_KEY}-found"),
+        cancel_order(client, "life-0"),
+        client.send("PATCH", f"/v1/coupons/{LIFE}", body={"metadata": {CUSTOMER: name}}),
+        client.send("POST", "/v1/validations", body={"code": LIFE, "customer_id": CUSTOMER}),
     )
-    await client.redeem(f"{CODE}-FEW", f"{CUSTOMER}-{name}", f"{ORDER}-{name}")
-    await client.get("/v1/redemptions", code=CODE, customer_id=CUSTOMER)
-    await client.create_coupon(f"{UNKNOWN_CODE}-{name}")
-    await client.get("/readyz")
+    held = await reserve(client, name)
+    await others
+    verbs: dict[str, Json] = {"extend": {"hold_s": 1}, "confirm": None, "cancel": {"reason": REASON}}
+    await asyncio.gather(
+        *(act(client, held, verb, body) for verb, body in verbs.items()),
+        client.get("/v1/redemptions", code=CODE, customer_id=CUSTOMER),
+        client.create_coupon(f"{UNKNOWN_CODE}-{name}"),
+        client.get("/readyz"),
+    )
 
 
 def operate(commands: Commands, outputs: Outputs, name: str) -> None:
@@ -309,6 +361,8 @@ def operate(commands: Commands, outputs: Outputs, name: str) -> None:
     commands.run("key", "rotate", name)
     commands.run("coupon", "list", "--json")
     commands.run("coupon", "create", CODE, "--max-redemptions", "1", typed=True)
+    commands.run("coupon", "update", LIFE, "--max-per-customer", "1", typed=True)
+    commands.run("coupon", "history", LIFE, typed=True)
     commands.run("coupon", "show", f"{UNKNOWN_CODE}-NONE", typed=True)
     commands.run("coupon", "create", "CANARY CODE", typed=True)
     commands.run("log-hash", CUSTOMER)
@@ -323,6 +377,7 @@ def arguments_of(*pids: int) -> str:
     return "\n".join(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in pids)
 
 
+@pytest.mark.timeout(300)
 async def test_canaries_are_in_no_output(scenario: Outputs) -> None:
     """In no output of the server, of a command, nor in a problem; in none of their forms."""
     assert len(scenario.texts["serve"].splitlines()) >= 100
@@ -352,7 +407,7 @@ class Defective(Usher):
 @pytest.mark.parametrize("form", ["json", "pretty"])
 async def test_defects_tell_their_place_and_nothing_else(stores: Stores, api_key: str, tmp_path: Path, form: str) -> None:
     """Whatever breaks, with the values in its hands: errors, forgotten tasks, callbacks, threads, destructors, warnings."""
-    settings = {**TALKATIVE, "USHER_LOG_FORMAT": form}
+    settings = {**TALKATIVE, "USHER_REQUEST_DEADLINE_MS": "20000", "USHER_LOG_FORMAT": form}
     variables = environment(database_url=stores.mariadb.url, redis_url=stores.redis.url, settings=settings)
     outputs = Outputs(secrets=secrets_of(stores))
     outputs.add_key(api_key)

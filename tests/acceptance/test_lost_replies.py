@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import redis.asyncio
 
-from tests.acceptance.conftest import MakeCoupon, StartUsher, Stores
+from tests.acceptance.conftest import PATIENT, MakeCoupon, StartUsher, Stores
 from tests.auditor import Auditor
 from tests.driver import Answer, Client, orders, tally
 from tests.faults import Proxy, holding
@@ -15,7 +15,7 @@ from tests.usher_process import Usher
 from tests.waiting import until
 
 DEADLINE_MS = 2_000
-SETTINGS = {"USHER_REQUEST_DEADLINE_MS": str(DEADLINE_MS), "USHER_REDIS_TIMEOUT_MS": "300"}
+SETTINGS = {"USHER_REQUEST_DEADLINE_MS": str(DEADLINE_MS), "USHER_REDIS_TIMEOUT_MS": "600"}
 
 IS_INSERT = holding(b"insert into redemption")
 IS_ABANDON = holding(b"insert into redemption", b"end_reason")
@@ -39,11 +39,21 @@ def all_proxies(stores: Stores) -> Iterator[Proxies]:
 
 
 @pytest.fixture(scope="module")
-def usher(start_usher: StartUsher, stores: Stores, all_proxies: Proxies) -> Usher:
+def usher(all_proxies: Proxies, start_usher: StartUsher, stores: Stores) -> Usher:
     return start_usher(
         database_url=all_proxies.mariadb.url(stores.mariadb.url),
         redis_url=all_proxies.redis.url(stores.redis.url),
         settings=SETTINGS,
+    )
+
+
+@pytest.fixture(scope="module")
+def patient_usher(start_usher: StartUsher, stores: Stores, all_proxies: Proxies) -> Usher:
+    """Behind the same proxies, with time for many requests whose replies are lost; batches are small, so there are many."""
+    return start_usher(
+        database_url=all_proxies.mariadb.url(stores.mariadb.url),
+        redis_url=all_proxies.redis.url(stores.redis.url),
+        settings={**PATIENT, "USHER_RECORD_BATCH_MAX_ROWS": "16"},
     )
 
 
@@ -64,7 +74,7 @@ def proxies(all_proxies: Proxies) -> Iterator[Proxies]:
 async def made(client: Client, coupon: MakeCoupon, **fields: int) -> str:
     """A coupon whose counter is loaded and one of whose uses is taken, so that the next request goes the shortest way."""
     code = await coupon("LOST", **fields)
-    assert 201 == (await client.redeem(code, "first", "first")).status
+    assert (await redeem_until_served(client, code, "first", "first")).status in (200, 201)
     return code
 
 
@@ -90,26 +100,25 @@ async def test_claim_whose_reply_is_lost_runs_once(
     redis_client: "redis.asyncio.Redis",
     silent: bool,
 ) -> None:
-    """Redis hands out one seat, once; the order's next send gets that very seat."""
+    """Redis hands out one seat, once, and nobody asks it again: the request goes on by the ledger."""
     code = await made(client, coupon, max_redemptions=10, max_per_customer=1)
     claims = proxies.redis.count(holding(b"order-lost"))
     proxies.redis.lose_reply(holding(b"order-lost"), silent=silent)
 
-    lost = await client.redeem(code, "customer", "order-lost")
-    assert ("503 unavailable", 1) == (f"{lost.status} {lost.code}", claims.hits)
+    served = await client.redeem(code, "customer", "order-lost")
+    assert (201, 1) == (served.status, claims.hits)
     assert b"2" == await redis_client.hget(f"usher:1:{{{code}}}:counter", "next")
-    again = await redeem_until_served(client, code, "customer", "order-lost")
+    again = await client.redeem(code, "customer", "order-lost")
 
-    assert (201, 2) == (again.status, again.body["seat"])
-    assert b"2" == await redis_client.hget(f"usher:1:{{{code}}}:counter", "next")
-    auditor.check(code, [lost, again])
+    assert (200, served.id) == (again.status, again.id)
+    auditor.check(code, [served, again])
     assert 10 == len(await auditor.fill(client, code))
 
 
 async def test_many_claims_whose_replies_are_lost(
     client: Client, coupon: MakeCoupon, auditor: Auditor, proxies: Proxies
 ) -> None:
-    """Every third reply of Redis is lost under 300 requests: nobody gets two seats, and none is lost."""
+    """Every third reply of Redis is lost under 300 requests: all are answered, nobody gets two seats, and none is lost."""
     code = await made(client, coupon, max_redemptions=50, max_per_customer=1)
     seen = 0
 
@@ -124,7 +133,7 @@ async def test_many_claims_whose_replies_are_lost(
         answers += await client.redeem_all(code, orders(300)[part : part + 20])
     proxies.redis.heal()
 
-    assert {"201", "503 unavailable"} <= set(tally(answers)) <= {"201", "503 unavailable", "409 coupon_exhausted"}
+    assert set(tally(answers)) <= {"201", "409 coupon_exhausted"}
     auditor.check(code, answers)
     assert 50 == len(await auditor.fill(client, code))
 
@@ -149,7 +158,7 @@ async def test_record_whose_reply_is_lost_gives_one_row(
 
 
 async def test_records_whose_replies_are_lost_under_load(
-    client: Client, coupon: MakeCoupon, auditor: Auditor, proxies: Proxies
+    client: Client, patient_usher: Usher, api_key: str, coupon: MakeCoupon, auditor: Auditor, proxies: Proxies
 ) -> None:
     """Every other reply to a record is lost while 400 customers want 150 uses: none sees it, none gets two rows."""
     code = await made(client, coupon, max_redemptions=151, max_per_customer=1)
@@ -161,7 +170,8 @@ async def test_records_whose_replies_are_lost_under_load(
         return is_record(request) and seen % 2 == 0
 
     losses = proxies.mariadb.lose_reply(every_other, times=None)
-    answers = await client.redeem_all(code, orders(400))
+    async with Client(patient_usher.url, key=api_key) as crowd:
+        answers = await crowd.redeem_all(code, orders(400))
     proxies.mariadb.heal()
 
     assert losses.hits >= 2
@@ -316,25 +326,35 @@ async def test_all_connections_are_cut_under_load(
         answers += await sending
 
     assert proxy.accepted > before
-    assert set(tally(answers)) <= {"201", "409 coupon_exhausted", "503 unavailable", "503 outcome_unknown"}
+    unavailable = {"503 unavailable", "503 outcome_unknown"} if store == "mariadb" else set()
+    assert set(tally(answers)) <= {"201", "409 coupon_exhausted"} | unavailable
     auditor.check(code, answers)
     assert 200 == len(await auditor.fill(client, code))
 
 
-@pytest.mark.parametrize("store", ["redis", "mariadb"])
-async def test_store_that_refuses_connections(
-    client: Client, coupon: MakeCoupon, auditor: Auditor, proxies: Proxies, store: str
-) -> None:
+async def test_mariadb_that_refuses_connections(client: Client, coupon: MakeCoupon, auditor: Auditor, proxies: Proxies) -> None:
     """503 `unavailable` with Retry-After while nobody lets Usher in; afterwards all is well, without a restart."""
     code = await made(client, coupon, max_redemptions=5, max_per_customer=1)
-    proxy: Proxy = getattr(proxies, store)
-    proxy.refuse()
+    proxies.mariadb.refuse()
 
     refused = await client.redeem_all(code, orders(20))
-    proxy.accept()
+    proxies.mariadb.accept()
 
     # What was being sent when the connection broke may have arrived; nobody can say while the ledger is away.
     assert set(tally(refused)) <= {"503 unavailable", "503 outcome_unknown"}
     assert {"1"} == {answer.headers["Retry-After"] for answer in refused}
     assert 201 == (await redeem_until_served(client, code, *orders(1)[0])).status
     assert 5 == len(await auditor.fill(client, code))
+
+
+async def test_redis_that_refuses_connections(client: Client, coupon: MakeCoupon, auditor: Auditor, proxies: Proxies) -> None:
+    """Nobody notices, while nobody lets Usher in nor afterwards."""
+    code = await made(client, coupon, max_redemptions=15, max_per_customer=1)
+    proxies.redis.refuse()
+
+    during = await client.redeem_all(code, orders(10))
+    proxies.redis.accept()
+
+    assert {"201": 10} == tally(during)
+    assert 201 == (await client.redeem(code, "late", "late")).status
+    assert 15 == len(await auditor.fill(client, code))

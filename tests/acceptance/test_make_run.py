@@ -1,5 +1,6 @@
 """What `make run` does, in a folder of its own, so that a run of the person at the keyboard is not disturbed."""
 
+import json
 import os
 import shlex
 import signal
@@ -94,7 +95,10 @@ def check_accounts(run: Path) -> list[str]:
 
 
 def test_the_printed_line_redeems_and_ctrl_c_ends_all(tmp_path: Path) -> None:
-    """Pasted twice it redeems twice; Ctrl-C ends with status 0; the next run knows what the first has redeemed."""
+    """Pasted twice it redeems twice; Ctrl-C ends with status 0; the next run knows what the first has redeemed.
+
+    Also from a shell that has sourced the first one's environment: the stores of a run that is over are no given ones.
+    """
     port = free_port()
     with run_up(tmp_path, port) as (process, output):
         wait_until(lambda: process.poll() is not None or bool(curl_line(output)), timeout_s=90, what=output.read_text)
@@ -107,13 +111,34 @@ def test_the_printed_line_redeems_and_ctrl_c_ends_all(tmp_path: Path) -> None:
     key = (tmp_path / "run" / "demo-key").read_text()
 
     before = len(output.read_text())
-    with run_up(tmp_path, port) as (process, output):
+    sourced = {name: value for name, value in exported(tmp_path / "run" / "env").items() if name.startswith("USHER_")}
+    with run_up(tmp_path, port, sourced) as (process, output):
         wait_until(lambda: "uses left" in output.read_text()[before:], timeout_s=90, what=output.read_text)
         assert "GOLD20: 18 uses left." in output.read_text()[before:]
         assert key == (tmp_path / "run" / "demo-key").read_text()
         assert "HTTP/1.1 201 Created" == paste(line)
         assert passwords == check_accounts(tmp_path / "run")
     assert [] == [password for password in passwords if password in output.read_text()]
+
+
+def test_a_reconciler_that_ends_by_itself_is_said(tmp_path: Path) -> None:
+    """In the last line, and everything else ends with it."""
+    with run_up(tmp_path, free_port()) as (process, output):
+        wait_until(lambda: process.poll() is not None or bool(curl_line(output)), timeout_s=90, what=output.read_text)
+        wait_until(lambda: bool(reconcilers(output)), timeout_s=90, what=output.read_text)
+        (pid,) = reconcilers(output)
+        os.kill(pid, signal.SIGKILL)
+        assert 1 == process.wait(END_TIMEOUT_S)
+    last = output.read_text().splitlines()[-1]
+    assert "usher-reconciler run ended, killed by SIGKILL, so everything else was stopped" in last
+    assert "`make run` starts everything again" in last
+
+
+def reconcilers(output: Path) -> list[int]:
+    """The process numbers of the reconcilers that have begun."""
+    text = output.read_text()
+    events = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line.startswith("{")]
+    return [one["pid"] for one in events if one.get("event") == "the reconciler runs"]
 
 
 def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:

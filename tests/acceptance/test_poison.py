@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ NO_CODES = [
     "\u202eGOLD",
 ]  # fmt: skip
 
-NO_LIMITS: list[object] = [0, -1, 2_000_000_001, 10**30, 1.5, 20.0, "20", True, [], {}]
+NO_LIMITS: list[object] = [0, -1, 2_000_000_001, 10**30, 2e9 + 1, 1e30, 0.0, -1.0, 1.5, 20.5, "20", "20.0", True, [], {}]
 NO_CUSTOMER_LIMITS: list[object] = [0, -1, 1_001, 1.5, "1", False]
 NO_TIMES: list[object] = [
     0, 1_700_000_000, "", "tomorrow", "2026-11-22", "2026-11-22T10:15:30", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z",
@@ -231,6 +232,30 @@ async def test_what_is_no_coupon(client: Client, fields: dict[str, object]) -> N
     """As a new coupon and as a change of one that is there."""
     check_invalid(await post(client, json.dumps({"code": "POISONED", **fields}).encode(), "/v1/coupons"))
     check_invalid(await client.send("PATCH", "/v1/coupons/POISON", data=json.dumps(fields).encode()))
+
+
+@pytest.mark.parametrize("number", ["20", "20.0", "2e1", "2.000E+01", "200e-1"])
+async def test_a_whole_number_is_an_integer(client: Client, coupon: MakeCoupon, number: str) -> None:
+    """However it is written, as JSON Schema says: as a limit of a new coupon and of one that is changed, and for a hold."""
+    limits = f'"max_redemptions": {number}, "max_per_customer": {number}'
+    code = await coupon("WHOLE", max_redemptions=19, max_per_customer=19)
+    made = await client.send("POST", "/v1/coupons", data=f'{{"code": "{code}-NEW", {limits}}}'.encode())
+    changed = await client.send("PATCH", f"/v1/coupons/{code}", data=f"{{{limits}}}".encode())
+    hold = text(f'"{code}"', more=f', "hold_s": {number}')
+    held = await client.send("POST", "/v1/redemptions", data=hold)
+
+    assert [201, 200, 201] == [answer.status for answer in (made, changed, held)]
+    for answer in (made, changed):
+        assert {"max_redemptions": 20, "max_per_customer": 20}.items() <= answer.body.items()
+        assert b"20.0" not in answer.text
+    times = [datetime.fromisoformat(held.body[name]) for name in ("created_at", "expires_at")]
+    assert timedelta(seconds=20) == times[1] - times[0]
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("hold_s", [0, -1, 86_401, 0.0, 86_400.5, 1.5, "20", True, None, []])
+async def test_what_is_no_hold(client: Client, hold_s: object) -> None:
+    check_invalid(await post(client, redemption(hold_s=hold_s)))
 
 
 @pytest.mark.usefixtures("untouched")

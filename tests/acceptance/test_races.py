@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.acceptance.conftest import MakeCoupon, StartUsher, Stores
+from tests.acceptance.conftest import PATIENT, MakeCoupon, StartUsher, Stores
 from tests.acceptance.unguarded import serve_unguarded
 from tests.auditor import Auditor
 from tests.driver import Answer, Client, orders, tally
@@ -18,13 +18,13 @@ ROUNDS = 4
 
 @pytest.fixture(scope="module")
 def usher(start_usher: StartUsher) -> Usher:
-    return start_usher(workers=2)
+    return start_usher(workers=2, settings=PATIENT)
 
 
 @pytest.fixture(scope="module")
 def other_usher(start_usher: StartUsher) -> Usher:
     """A second `usher serve`; the two share the stores and nothing else."""
-    return start_usher()
+    return start_usher(settings=PATIENT)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -23,6 +24,8 @@ from tests.waiting import wait_until
 STORES = PROJECT / "deploy" / "stores"
 AWKWARD = "p'w\"\\ $(touch made) `touch made` %s #;"
 """A password that ends whatever is not written with care."""
+SERVICE = {"*": {"SELECT", "INSERT", "UPDATE"}, "reconcile_run": {"DELETE"}, "reconcile_finding": {"DELETE"}}
+"""What the service may do."""
 
 RUN_SQL = """
 import sys, pymysql
@@ -102,13 +105,13 @@ def accounts(server: MariaDB) -> set[str]:
         return {row[0] for row in cursor.fetchall()}
 
 
-def grants(server: MariaDB, user: str, password: str) -> set[str]:
-    """What an account may do on Usher's database, as it learns itself after its login."""
+def grants(server: MariaDB, user: str, password: str) -> dict[str, set[str]]:
+    """What an account may do on Usher's database (`*`) and on single tables, as it learns itself after its login."""
     login = pymysql.connect(host="127.0.0.1", port=server.port, user=user, password=password, database="usher")
     with closing(login) as connection, connection.cursor() as cursor:
         cursor.execute("SHOW GRANTS")
-        (rights,) = [row[0].removeprefix("GRANT ").partition(" ON `usher`.* TO ")[0] for row in cursor.fetchall()[1:]]
-        return set(rights.split(", "))
+        found = [re.match(r"GRANT ([A-Z, ]+) ON `usher`\.(\S+) TO ", row[0]) for row in cursor.fetchall()[1:]]
+        return {one[2].strip("`"): set(one[1].split(", ")) for one in found if one}
 
 
 def test_the_image_makes_the_accounts(fresh: MariaDB, tmp_path: Path) -> None:
@@ -124,9 +127,8 @@ def test_the_image_makes_the_accounts(fresh: MariaDB, tmp_path: Path) -> None:
     assert "e" in done.stdout.rpartition(" ")[2]
     assert "u" not in done.stdout.rpartition(" ")[2]
     assert {"usher@%", "usher_migrate@%"} == accounts(fresh)
-    service = {"SELECT", "INSERT", "UPDATE"}
-    assert service == grants(fresh, "usher", AWKWARD)
-    assert service | {"CREATE", "ALTER", "DROP", "INDEX"} == grants(fresh, "usher_migrate", "of who migrates")
+    assert SERVICE == grants(fresh, "usher", AWKWARD)
+    assert {"*": SERVICE["*"] | {"CREATE", "ALTER", "DROP", "INDEX"}} == grants(fresh, "usher_migrate", "of who migrates")
     assert not (tmp_path / "made").exists()
 
 
@@ -139,7 +141,7 @@ def test_running_it_again_changes_passwords_and_takes_other_rights_away(fresh: M
 
     assert 0 == image(fresh, tmp_path, {**PASSWORDS, **here, "USHER_DATABASE_PASSWORD": "another"}).returncode
 
-    assert {"SELECT", "INSERT", "UPDATE"} == grants(fresh, "usher", "another")
+    assert SERVICE == grants(fresh, "usher", "another")
     with pytest.raises(pymysql.err.OperationalError):
         grants(fresh, "usher", AWKWARD)
 
@@ -198,7 +200,7 @@ def test_a_person_pipes_it_to_any_mariadb(fresh: MariaDB, tmp_path: Path) -> Non
     assert (0, "") == (printed.returncode, printed.stderr)
     assert [] == [password for password in PASSWORDS.values() if password in printed.stdout]
     subprocess.run([sys.executable, "-c", RUN_SQL, str(fresh.socket)], input=printed.stdout, text=True, check=True)
-    assert {"SELECT", "INSERT", "UPDATE"} == grants(fresh, "usher", AWKWARD)
+    assert SERVICE == grants(fresh, "usher", AWKWARD)
 
 
 # --- Redis ------------------------------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from tests.acceptance.conftest import MakeCoupon, StartUsher, Stores
 from tests.auditor import Auditor
 from tests.driver import Answer, Client, Json, orders, tally
 from tests.usher_process import Usher, get
-from tests.waiting import until
+from tests.waiting import stalls, until
 
-DEADLINE_S = 1.5
+DEADLINE_S = 2.5
+"""Short, since requests wait for it here; and time for those that open connections after a store has come back."""
 LATE_S = 1.5
 """A machine with two busy cores lets an answer wait beyond its deadline before the client reads it."""
 QUEUE_MAX_REQUESTS = 40
@@ -66,10 +67,11 @@ def readiness(usher: Usher) -> tuple[int, str]:
 
 
 async def timed(client: Client, code: str, wanted: list[tuple[str, str]]) -> tuple[list[Answer], float]:
-    """The answers, and how long the slowest took."""
+    """The answers, and how long the slowest took, but for what the machine stood still."""
     begin = time.monotonic()
-    answers = await client.redeem_all(code, wanted)
-    return answers, time.monotonic() - begin
+    async with stalls() as stood_still:
+        answers = await client.redeem_all(code, wanted)
+    return answers, time.monotonic() - begin - stood_still.total_s
 
 
 async def test_ready(usher: Usher) -> None:
@@ -94,13 +96,13 @@ async def test_mariadb_stands_still(usher: Usher, client: Client, coupon: MakeCo
 
 
 async def test_redis_stands_still(usher: Usher, client: Client, coupon: MakeCoupon, auditor: Auditor, stores: Stores) -> None:
-    """Every request is answered within its deadline; nobody is told that nothing is left; all is well afterwards."""
+    """Every request is served, within its deadline: the first ones wait for one time-out, then seats come from the ledger."""
     code = await coupon(max_redemptions=20, max_per_customer=1)
     first = await client.redeem(code, "first", "first")
     with standing_still(stores.redis):
         answers, took_s = await timed(client, code, orders(15))
 
-    assert set(tally(answers)) <= {"201", "503 unavailable"}
+    assert {"201": 15} == tally(answers)
     assert took_s < DEADLINE_S + LATE_S
     await until(lambda: readiness(usher) == (200, "ready"), what="ready again", timeout_s=READINESS_S)
     auditor.check(code, [first, *answers])
@@ -117,7 +119,7 @@ async def test_redis_dies(usher: Usher, client: Client, coupon: MakeCoupon, audi
         assert 200 == get(usher.port, "/livez")[0]
 
     assert {"201": 5} == tally(before)
-    assert set(tally(during)) <= {"201", "503 unavailable"}
+    assert {"201": 10} == tally(during)
     assert took_s < DEADLINE_S + LATE_S
     await until(lambda: readiness(usher) == (200, "ready"), what="ready again", timeout_s=READINESS_S)
     auditor.check(code, [*before, *during])
@@ -158,6 +160,25 @@ async def test_mariadb_dies_under_load(
     auditor.reconnect()
     auditor.check(code, answers)
     assert 200 == len(await auditor.fill(client, code))
+
+
+async def test_both_die(usher: Usher, client: Client, coupon: MakeCoupon, auditor: Auditor, stores: Stores) -> None:
+    """503 `unavailable` at once; when MariaDB is back alone, all is served; and nothing is lost when both are."""
+    code = await coupon(max_redemptions=20, max_per_customer=1)
+    before = await client.redeem_all(code, orders(5, "before"))
+    with dead(stores.redis):
+        with dead(stores.mariadb):
+            await until(lambda: readiness(usher)[0] == 503, what="not ready", timeout_s=READINESS_S)
+            during, took_s = await timed(client, code, orders(10))
+        await until(lambda: readiness(usher) == (200, "degraded"), what="degraded", timeout_s=READINESS_S)
+        again = await client.redeem_all(code, orders(10))
+
+    assert {"503 unavailable": 10} == tally(during)
+    assert took_s < DEADLINE_S + LATE_S
+    assert {"201": 10} == tally(again)
+    auditor.reconnect()
+    auditor.check(code, [*before, *during, *again])
+    assert 20 == len(await auditor.fill(client, code))
 
 
 async def test_overloaded(

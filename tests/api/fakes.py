@@ -11,15 +11,18 @@ from typing import Any
 from deploy.local import free_port
 from service.api.application import application
 from service.api.authentication import Authenticator
-from service.api.parts import AUTHENTICATOR, LEDGER, READINESS, REDEEMER
+from service.api.parts import AUTHENTICATOR, COUNTS, LEDGER, LIFE, METRICS, READINESS, REDEEMER, VALIDATIONS
 from service.api.readiness import Readiness
 from service.api.server import serve
 from service.config import Settings
+from service.ledger.coupon_changes import CHANGEABLE, Change
 from service.ledger.keys import digest
+from service.metrics import Metrics
 from service.model import (
     ApiKey,
     Coupon,
     CouponStatus,
+    CouponVersion,
     Ending,
     Order,
     Redeemed,
@@ -28,6 +31,9 @@ from service.model import (
     Scope,
     Usage,
 )
+from service.reconciling import Cause, Finding, Kind, Leader, Mode, Run, RunStatus
+from service.transition import Transition, Transitioned, TransitionEnding
+from service.validations import Validated, Validation
 
 NOW = datetime(2026, 11, 22, 10, 15, 30, 123456, tzinfo=UTC)
 KEY = "usher_" + "k" * 43
@@ -61,6 +67,23 @@ REDEMPTION = Redemption(
     ended_at=None,
     end_reason=None,
 )
+RUN = Run(
+    id=bytes(range(16)),
+    mode=Mode.REPAIR,
+    code="GOLD20",
+    status=RunStatus.FAILED,
+    cause=Cause.ASKED,
+    asked_by="office",
+    asked_at=NOW,
+    run_by="db-3:17",
+    begun_at=NOW,
+    ended_at=NOW,
+    coupons_checked=1,
+    finding_count=2,
+    error="Redis is away",
+)
+FINDING = Finding("GOLD20", Kind.LEAKED, "handed out", "free", seat=7)
+LEADER = Leader("db-3:17", NOW)
 
 
 def key_of(number: int, *scopes: Scope, expires_at: datetime | None = None) -> ApiKey:
@@ -94,11 +117,12 @@ class FakeKeys:
 
 
 class FakeCoupons:
-    """One coupon, and what was done to it."""
+    """One coupon, and what was done to it. `deadlines`: until when each writing might take, in the loop's seconds."""
 
     def __init__(self) -> None:
         self.coupon: Coupon | None = COUPON
         self.calls: list[tuple[str, Any]] = []
+        self.deadlines: list[float] = []
         self.failure: Exception | None = None
 
     async def get(self, code: str, deadline: float) -> Coupon | None:  # noqa: ARG002
@@ -109,21 +133,58 @@ class FakeCoupons:
 
     async def create(self, code: str, **fields: Any) -> Coupon:  # noqa: ANN401 - whatever the gateway takes
         self.calls.append(("create", {"code": code, **fields}))
+        self.deadlines.append(fields["deadline"])
         if self.failure:
             raise self.failure
-        fields.pop("deadline")
-        return replace(COUPON, code=code, **fields)
+        return replace(COUPON, code=code, **{name: value for name, value in fields.items() if name in CHANGEABLE})
 
-    async def change(self, code: str, changes: dict[str, Any], *, if_version: int | None, deadline: float) -> Coupon:  # noqa: ARG002
-        self.calls.append(("change", (code, changes, if_version)))
+    async def change(self, change: Change, deadline: float) -> Coupon:
+        self.calls.append(("change", change))
+        self.deadlines.append(deadline)
         if self.failure:
             raise self.failure
-        return replace(COUPON, version=COUPON.version + 1, **changes)
+        return replace(COUPON, version=COUPON.version + 1, **change.fields)
+
+    async def history(self, code: str, **query: Any) -> list[CouponVersion]:  # noqa: ANN401
+        self.calls.append(("history", {"code": code, **query}))
+        return [CouponVersion(1, NOW, "office", None, {"status": "active"})] if self.coupon else []
 
     async def find(self, **query: Any) -> list[Coupon]:  # noqa: ANN401
         self.calls.append(("find", query))
         codes = [f"GOLD{number}" for number in range(20, 25) if f"GOLD{number}" > query["after_code"]]
         return [replace(COUPON, code=code) for code in codes][: query["limit"]]
+
+
+class FakeRuns:
+    """One run with its findings, five in a list, and who leads. `failure`: of storing a wish."""
+
+    def __init__(self) -> None:
+        self.run = RUN
+        self.found = [FINDING]
+        self.leading: Leader | None = LEADER
+        self.wishes: list[Run] = []
+        self.limits: list[int] = []
+        self.failure: Exception | None = None
+
+    async def queue(self, run: Run, deadline: float) -> Run:  # noqa: ARG002
+        self.wishes.append(run)
+        if self.failure:
+            raise self.failure
+        return run
+
+    async def get(self, run_id: bytes, deadline: float) -> Run | None:  # noqa: ARG002
+        return self.run if run_id == self.run.id else None
+
+    async def findings(self, run_id: bytes, *, limit: int, deadline: float) -> list[Finding]:  # noqa: ARG002
+        self.limits.append(limit)
+        return self.found[:limit]
+
+    async def find(self, *, before_id: bytes | None, limit: int, deadline: float) -> list[Run]:  # noqa: ARG002
+        ids = [bytes(15) + bytes([number]) for number in range(5, 0, -1)]
+        return [replace(RUN, id=one) for one in ids if one < (before_id or b"\xff")][:limit]
+
+    async def leader(self, deadline: float) -> Leader | None:  # noqa: ARG002
+        return self.leading
 
 
 class FakeRedemptions:
@@ -142,12 +203,14 @@ class FakeRedemptions:
 
 
 class FakeRedeemer:
-    """Answers every order with `answer`, after `started` was set and `go` is."""
+    """Answers every order with `answer`, after `started` was set and `go` is. `failure`: of looking for live redemptions."""
 
     def __init__(self) -> None:
         self.answer: Redeemed | Exception = Redeemed(Ending.CREATED, REDEMPTION)
         self.orders: list[Order] = []
         self.changed: list[str] = []
+        self.failure: Exception | None = None
+        self.hangs = False
         self.started = asyncio.Event()
         self.go = asyncio.Event()
         self.go.set()
@@ -160,8 +223,40 @@ class FakeRedeemer:
             raise self.answer
         return self.answer
 
+    async def find_live(self, code: str, order_id: str, until: float) -> bytes | None:  # noqa: ARG002
+        if self.failure:
+            raise self.failure
+        return REDEMPTION.id if (code, order_id) == (REDEMPTION.code, REDEMPTION.order_id) else None
+
     async def coupon_changed(self, code: str) -> None:
         self.changed.append(code)
+        await asyncio.sleep(3600 if self.hangs else 0)
+
+
+class FakeLife:
+    """Ends every transition as `ending`. `deadlines`: until when each wish might take, in the loop's seconds."""
+
+    def __init__(self) -> None:
+        self.ending = TransitionEnding.DONE
+        self.wishes: list[Transition] = []
+        self.deadlines: list[float] = []
+
+    async def carry_out(self, wish: Transition, until: float) -> Transitioned:
+        self.wishes.append(wish)
+        self.deadlines.append(until)
+        return Transitioned(self.ending, REDEMPTION)
+
+
+class FakeValidations:
+    """Answers every question with `answer`."""
+
+    def __init__(self) -> None:
+        self.answer = Validated(None, 3)
+        self.questions: list[Validation] = []
+
+    async def validate(self, question: Validation, arrived_at: float) -> Validated:  # noqa: ARG002 - as Validations'
+        self.questions.append(question)
+        return self.answer
 
 
 class FakeStore:
@@ -191,7 +286,10 @@ class Served:
     keys: FakeKeys = field(default_factory=FakeKeys)
     coupons: FakeCoupons = field(default_factory=FakeCoupons)
     redemptions: FakeRedemptions = field(default_factory=FakeRedemptions)
+    runs: FakeRuns = field(default_factory=FakeRuns)
     redeemer: FakeRedeemer = field(default_factory=FakeRedeemer)
+    life: FakeLife = field(default_factory=FakeLife)
+    validations: FakeValidations = field(default_factory=FakeValidations)
     ledger: FakeStore = field(default_factory=FakeStore)
     redis: FakeStore = field(default_factory=FakeStore)
 
@@ -205,7 +303,13 @@ class Gateways:
     """What the handlers take for the ledger."""
 
     coupons: FakeCoupons
+    coupon_changes: FakeCoupons
     redemptions: FakeRedemptions
+    runs: FakeRuns
+
+    def now(self) -> datetime:
+        """The ledger's clock stands."""
+        return NOW
 
 
 @contextlib.asynccontextmanager
@@ -214,10 +318,15 @@ async def serving(settings: Settings | None = None) -> AsyncIterator[Served]:
     bound = socket.create_server(("127.0.0.1", free_port()))
     served = Served(bound.getsockname()[1], asyncio.Event())
     app = application(settings or Settings())
-    gateways: Any = Gateways(served.coupons, served.redemptions)
+    gateways: Any = Gateways(served.coupons, served.coupons, served.redemptions, served.runs)
     authenticator = Authenticator(served.keys, lambda: NOW)
+    app[METRICS] = Metrics(app[COUNTS])
     app[LEDGER] = gateways
     app[REDEEMER] = served.redeemer
+    life: Any = served.life
+    app[LIFE] = life
+    validations: Any = served.validations
+    app[VALIDATIONS] = validations
     app[READINESS] = Readiness(served.ledger, served.redis)
     app[AUTHENTICATOR] = authenticator
     authenticator.start()

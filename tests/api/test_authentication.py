@@ -17,6 +17,7 @@ from service.ledger.keys import digest
 from service.model import ApiKey, Scope
 from tests.api.fakes import CASHIER, KEY, NOW, FakeKeys, key_of
 from tests.stores import Admin
+from tests.waiting import until_async
 
 HEADER = f"Bearer {KEY}"
 
@@ -134,8 +135,11 @@ async def test_it_refreshes_by_itself(authenticator: Authenticator, keys: FakeKe
     another.start()
     assert "ok" == await code_of(another, HEADER)
     keys.keys.clear()
-    await asyncio.sleep(0.1)
-    assert "unauthorized" == await code_of(another, HEADER)
+
+    async def is_refused() -> bool:
+        return "unauthorized" == await code_of(another, HEADER)
+
+    await until_async(is_refused, what="the key is refused")
     await another.stop()
 
 
@@ -191,6 +195,7 @@ async def test_a_ledger_that_hangs(authenticator: Authenticator, keys: FakeKeys)
     with pytest.raises(LedgerUnavailable):
         await authenticator.authorize(HEADER, ADMIN)
     keys.hangs = False
+    authenticator._look_up_timeout_s = 60.0
     assert "ok" == await code_of(authenticator, HEADER)
 
 
@@ -312,7 +317,7 @@ async def test_random_keys_cost_the_ledger_little_and_push_nobody_out(settings: 
     one = Authenticator(ledger.keys, ledger.now)
     one.start()
     assert "ok" == await code_of(one, f"Bearer {plain}")
-    selects = admin.status("Com_select")
+    selects, begun_at = admin.status("Com_select"), asyncio.get_running_loop().time()
 
     guesses = asyncio.gather(*(code_of(one, f"Bearer usher_{number:043}") for number in range(20_000)))
     await asyncio.sleep(0)
@@ -321,7 +326,8 @@ async def test_random_keys_cost_the_ledger_little_and_push_nobody_out(settings: 
         known.send(None)
     assert {"unauthorized"} == set(await guesses)
 
-    assert admin.status("Com_select") - selects <= 50, "with what refreshes meanwhile"
+    refreshes = (asyncio.get_running_loop().time() - begun_at) / authentication.REFRESH_INTERVAL_S
+    assert admin.status("Com_select") - selects <= 48 + 2 * refreshes
     assert [digest(plain)] == list(one._known)
     await one.stop()
     await ledger.close()

@@ -37,7 +37,7 @@ def get(headers: bytes) -> bytes:
 async def framing(request: pytest.FixtureRequest) -> Framing:
     """A connection's, around either parser; its requests are taken up at once."""
     parser = request.param(Mock(), asyncio.get_running_loop(), 2**16, max_msg_queue_size=MAX_MSG_QUEUE_SIZE)
-    return Framing(parser, deque())
+    return Framing(parser, deque(), lambda *_: False)
 
 
 @pytest.fixture

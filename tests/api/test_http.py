@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -12,8 +13,10 @@ from multidict import CIMultiDictProxy
 
 from service import errors
 from service.api import requests
+from service.ledger.coupon_changes import Change
 from service.model import CouponStatus, Ending, Order, Redeemed, Refusal
 from tests.api.fakes import CASHIER, KEY, NOW, READER, REDEMPTION, Served, serving
+from tests.waiting import until_async
 
 BODY = {"code": " gold20", "customer_id": "ann", "order_id": "o-1"}
 ID = "00010203-0405-0607-0809-0a0b0c0d0e0f"
@@ -124,7 +127,7 @@ async def test_authentication_comes_first(served: Served) -> None:
 
 async def test_nothing_reaches_the_flow_that_is_not_valid(served: Served, client: aiohttp.ClientSession) -> None:
     headers = {"Content-Type": "application/json"}
-    for data in (b"", b"[]", b"{", b'{"code":"A"}', json.dumps(BODY | {"hold_s": 600}).encode()):
+    for data in (b"", b"[]", b"{", b'{"code":"A"}', json.dumps(BODY | {"hold_s": 86_401}).encode()):
         assert 400 == (await ask(client, "POST", "/v1/redemptions", data=data, headers=headers))[0]
     assert 400 == (await ask(client, "POST", "/v1/redemptions?x=1", json=BODY))[0]
     assert [] == served.redeemer.orders
@@ -278,7 +281,8 @@ async def test_change_a_coupon(served: Served, client: aiohttp.ClientSession) ->
     changes = {"status": "paused", "ends_at": None}
     status, body, headers = await ask(client, "PATCH", "/v1/coupons/gold20", json=changes)
     assert (200, "paused", '"4"') == (status, body["status"], headers["ETag"])
-    assert [("change", ("GOLD20", {"status": CouponStatus.PAUSED, "ends_at": None}, None))] == served.coupons.calls
+    expected = Change("GOLD20", {"status": CouponStatus.PAUSED, "ends_at": None}, by="key-1")
+    assert [("change", expected)] == served.coupons.calls
     assert ["GOLD20"] == served.redeemer.changed
 
 
@@ -293,19 +297,19 @@ async def test_change_a_coupon(served: Served, client: aiohttp.ClientSession) ->
 async def test_if_match(served: Served, client: aiohttp.ClientSession, tag: str, status: int, if_version: int | None) -> None:
     found, _, _ = await ask(client, "PATCH", "/v1/coupons/GOLD20", json={"status": "paused"}, headers={"If-Match": tag})
     assert status == found
-    expected = [("change", ("GOLD20", {"status": CouponStatus.PAUSED}, if_version))] if status == 200 else []
-    assert expected == served.coupons.calls
+    expected = Change("GOLD20", {"status": CouponStatus.PAUSED}, "key-1", if_version)
+    assert ([("change", expected)] if status == 200 else []) == served.coupons.calls
 
 
 @pytest.mark.parametrize(
     ("failure", "status", "code", "pointer"),
     [
-        (errors.LimitLowered(), 400, "invalid_request", "/max_redemptions"),
         (errors.WindowEmpty(), 400, "invalid_request", "/ends_at"),
         (errors.LimitKindFixed(), 422, "limit_kind_fixed", None),
         (errors.CustomerLimitLowered(), 422, "customer_limit_lowered", None),
         (errors.VersionMismatch(), 412, "version_mismatch", None),
         (errors.CouponNotFound(), 404, "coupon_not_found", None),
+        (errors.CouponBusy(), 503, "busy", None),
         (errors.LedgerContended(), 503, "busy", None),
         (errors.LedgerReplyLost(), 503, "unavailable", None),
     ],
@@ -319,6 +323,30 @@ async def test_changes_that_are_refused(
     assert (status, code) == (found, body["code"])
     assert pointer == (body["errors"][0]["pointer"] if "errors" in body else None)
     assert [] == served.redeemer.changed
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"starts_at": "2026-11-23T00:00:00Z"}, "/starts_at"),
+        ({"ends_at": "2026-11-23T00:00:00Z"}, "/ends_at"),
+        ({"starts_at": "2026-11-23T00:00:00Z", "ends_at": "2026-11-22T00:00:00Z"}, "/ends_at"),
+    ],
+)
+async def test_a_window_that_would_be_empty(
+    served: Served, client: aiohttp.ClientSession, changes: dict[str, str], pointer: str
+) -> None:
+    """The fault is where the change is; of both, where it ends."""
+    served.coupons.failure = errors.WindowEmpty()
+    status, body, _ = await ask(client, "PATCH", "/v1/coupons/GOLD20", json=changes)
+    assert (400, [{"pointer": pointer, "detail": "must be after starts_at"}]) == (status, body["errors"])
+
+
+async def test_a_new_coupon_whose_window_is_empty(served: Served, client: aiohttp.ClientSession) -> None:
+    times = {"starts_at": "2026-11-23T00:00:00Z", "ends_at": "2026-11-23T00:00:00Z"}
+    status, body, _ = await ask(client, "POST", "/v1/coupons", json={"code": "NEW", **times})
+    assert (400, ["/ends_at"]) == (status, [fault["pointer"] for fault in body["errors"]])
+    assert [] == served.coupons.calls
 
 
 async def test_a_lost_reply_does_not_promise_that_nothing_happened(served: Served, client: aiohttp.ClientSession) -> None:
@@ -367,6 +395,13 @@ async def test_queries_that_are_refused(served: Served, client: aiohttp.ClientSe
     assert [] == served.redemptions.calls
 
 
+async def test_a_replacement_character_that_was_sent_is_one(served: Served, client: aiohttp.ClientSession) -> None:
+    """A name may hold it; only what took the place of other bytes is no text."""
+    assert 200 == (await ask(client, "GET", "/v1/redemptions?order_id=a%EF%BF%BD"))[0]
+    assert ["a\ufffd"] == [query["order_id"] for query in served.redemptions.calls]
+    assert 400 == (await ask(client, "GET", "/v1/redemptions?order_id=a%EF%BF%BD&customer_id=%EF%BF"))[0]
+
+
 @pytest.mark.parametrize(("path", "status"), [(ID, 200), (ID.upper(), 200), ("x", 404), (ID[:-1] + "0", 404), (ID + "0", 404)])
 async def test_a_redemption(client: aiohttp.ClientSession, path: str, status: int) -> None:
     """What is no id is the id of no redemption."""
@@ -389,6 +424,15 @@ async def test_not_ready(served: Served, client: aiohttp.ClientSession) -> None:
     assert (503, {"ledger": "down", "redis": "up"}) == (status, body["stores"])
 
 
+async def refuses_connections(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return True
+    writer.transport.abort()
+    return False
+
+
 async def test_draining() -> None:
     """Told to stop: what is under way is answered, `/readyz` says so on connections that are there, nobody new gets in."""
     async with serving() as served, aiohttp.ClientSession(served.url, headers={"Authorization": f"Bearer {KEY}"}) as client:
@@ -401,11 +445,9 @@ async def test_draining() -> None:
         await kept[0].readuntil(b"}")
 
         served.stop.set()
-        await asyncio.sleep(0.1)
+        await until_async(partial(refuses_connections, served.port), what="nobody new gets in")
         kept[1].write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
         draining = await kept[0].read()
-        with pytest.raises(OSError, match="Connect call failed"):
-            await asyncio.open_connection("127.0.0.1", served.port)
         served.redeemer.go.set()
 
         assert 201 == (await under_way)[0]

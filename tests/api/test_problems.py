@@ -12,9 +12,8 @@ PROBLEMS = Problems("https://example.org/p/")
 
 def test_members() -> None:
     """RFC 9457's members and the contract's, and nothing else."""
-    response = PROBLEMS.answer(Problem(Code.COUPON_EXHAUSTED), "r-1")
-    assert (409, "application/problem+json") == (response.status, response.headers["Content-Type"])
-    assert isinstance(response.body, bytes)
+    response = PROBLEMS.answered(Problem(Code.COUPON_EXHAUSTED), "r-1")
+    assert (409, "application/problem+json") == (response.status, response.content_type)
     assert {
         "type": "https://example.org/p/coupon_exhausted",
         "title": "The coupon is exhausted",
@@ -23,6 +22,13 @@ def test_members() -> None:
         "code": "coupon_exhausted",
         "request_id": "r-1",
     } == orjson.loads(response.body)
+
+
+def test_the_beginning_that_is_kept() -> None:
+    """Each body is what is written from its members; the part before the request's id is made once."""
+    for code in Code:
+        for request_id in ("r-1", "r-2"):
+            assert PROBLEMS.body(Problem(code), request_id) == orjson.loads(PROBLEMS.answered(Problem(code), request_id).body)
 
 
 def test_every_code_has_a_kind() -> None:
@@ -35,12 +41,12 @@ def test_refusals_have_the_statuses_of_the_contract() -> None:
 
 def test_503_says_when_to_come_back() -> None:
     for code in (Code.OVERLOADED, Code.UNAVAILABLE, Code.BUSY, Code.OUTCOME_UNKNOWN):
-        answer = PROBLEMS.answer(Problem(code), "r")
+        answer = PROBLEMS.answered(Problem(code), "r")
         assert (503, "1") == (answer.status, answer.headers["Retry-After"])
 
 
 def test_401_says_what_is_needed() -> None:
-    assert PROBLEMS.answer(Problem(Code.UNAUTHORIZED), "r").headers["WWW-Authenticate"].startswith("Bearer")
+    assert PROBLEMS.answered(Problem(Code.UNAUTHORIZED), "r").headers["WWW-Authenticate"].startswith("Bearer")
 
 
 def test_400_names_its_faults() -> None:

@@ -40,19 +40,19 @@ async def test_stores_that_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "PROBE_TIMEOUT_S", 0.02)
     truth, counters = FakeStore(), FakeStore()
     truth.hangs = counters.hangs = True
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         assert Report(Stage.UNAVAILABLE, Store.DOWN, Store.DOWN) == await Readiness(truth, counters).report()
 
 
 async def test_many_who_ask_are_one_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one after the other, for a moment; then the stores are asked again."""
-    monkeypatch.setattr(readiness, "PROBE_AGE_MAX_S", 0.05)
+    monkeypatch.setattr(readiness, "PROBE_AGE_MAX_S", 60.0)
     truth = FakeStore()
     one = Readiness(truth, FakeStore())
     await asyncio.gather(*(one.report() for _ in range(100)))
     await one.report()
     assert 1 == truth.asked
-    await asyncio.sleep(0.06)
+    monkeypatch.setattr(readiness, "PROBE_AGE_MAX_S", 0.0)
     await one.report()
     assert 2 == truth.asked
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import redis.asyncio
+
 from service.counters import ClaimBatch, Counters
 from service.errors import CounterUnavailable
 from service.model import Claim, ClaimAnswer, Coupon, CouponStatus, LoadedCoupon, Refusal, Search, Wish
@@ -40,6 +42,12 @@ def loaded(
         updated_at=LONG_AGO,
     )
     return LoadedCoupon(coupon, seat_max)
+
+
+async def now_ms(raw: "redis.asyncio.Redis") -> int:
+    """Redis' clock."""
+    seconds, micros = await raw.time()
+    return int(seconds) * 1_000 + int(micros) // 1_000
 
 
 def wishes(*orders: str) -> list[Wish]:

@@ -115,7 +115,7 @@ def test_against_model(redis_url: str, operator_url: str) -> None:
     with asyncio.Runner() as runner, redis.Redis.from_url(operator_url) as raw:
         counters = runner.run(Counters.connect(Settings(redis_url=redis_url)))  # type: ignore[arg-type]
 
-        @settings(max_examples=150, deadline=None)
+        @settings(max_examples=150)
         @given(st.lists(st.one_of(CLAIM, OTHERS, REFILL), max_size=25))
         def run(steps: list[tuple[str, object]]) -> None:
             raw.flushdb()

@@ -48,7 +48,7 @@ async def test_silence(counters: Counters, redis_server: Redis, faults: Faults) 
     """A reply that does not come in time counts as lost; the late one is never taken for another's."""
     await counters.load([loaded(5)])
     proxy = faults(redis_server.port)
-    lossy = await Counters.connect(settings_for(proxy.url(redis_server.url), timeout_ms=100))
+    lossy = await Counters.connect(settings_for(proxy.url(redis_server.url), timeout_ms=500))
     held = proxy.hold(holding(CLAIM.sha.encode()))
     sent = proxy.count(holding(CLAIM.sha.encode()))
 
@@ -57,6 +57,7 @@ async def test_silence(counters: Counters, redis_server: Redis, faults: Faults) 
     held.release()
 
     await until(lambda: held.landed == 1, what="the claim that was given up has landed")
+    await until(lambda: not lossy.is_away, what="Redis is asked again")
 
     assert [claimed(2), claimed(1)] == await claim(lossy, wishes("b", "a"))
     assert 2 == sent.hits
@@ -111,9 +112,9 @@ async def test_only_what_was_unknown_goes_again(counters: Counters, monkeypatch:
     await counters.load([loaded(5, code=code) for code in ("ONE", "TWO")])
     send = counters._send
 
-    async def forget_the_second(commands: Sequence[Sequence[bytes | str | int]]) -> list[object]:
+    async def forget_the_second(commands: Sequence[Sequence[bytes | str | int]], *, plain: bool) -> list[object]:
         monkeypatch.setattr(counters, "_send", send)
-        return [*await send(commands[:1]), redis.exceptions.NoScriptError()]
+        return [*await send(commands[:1], plain=plain), redis.exceptions.NoScriptError()]
 
     monkeypatch.setattr(counters, "_send", forget_the_second)
     answers = await counters.claim([ClaimBatch(code, wishes("a")) for code in ("ONE", "TWO")])
@@ -186,11 +187,32 @@ async def test_replica(own_redis: Redis, faults: Faults) -> None:
     await counters.close()
 
 
-async def test_more_calls_than_connections(counters: Counters) -> None:
+async def test_more_calls_than_connections(counter_settings: Settings) -> None:
     """More calls at once than there are connections wait for one another."""
+    patient = counter_settings.model_copy(update={"redis_timeout_ms": 20_000, "request_deadline_ms": 60_000})
+    counters = await Counters.connect(patient)
     await counters.load([loaded(200)])
     answers = await asyncio.gather(*(claim(counters, wishes(f"o{number}")) for number in range(200)))
+    await counters.close()
     assert set(range(1, 201)) == {one.seat for (one,) in answers}
+
+
+async def test_callers_that_give_up(counter_settings: Settings) -> None:
+    """Wherever a call is cut short, its connection goes back: another one opens in its place, and none is lost to the pool."""
+    patient = counter_settings.model_copy(
+        update={"redis_timeout_ms": 20_000, "request_deadline_ms": 60_000, "redis_connections": 1}
+    )
+    counters = await Counters.connect(patient)
+    await counters.load([loaded(1_000)])
+    for turns in range(60):
+        call = asyncio.create_task(claim(counters, wishes(f"o{turns}")))
+        for _ in range(turns % 20):
+            await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    (last,) = await claim(counters, wishes("last"))
+    await counters.close()
+    assert last.seat is not None
 
 
 def test_scripts_are_whole() -> None:

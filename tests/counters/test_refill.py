@@ -57,6 +57,25 @@ async def test_look_at_unlimited(counters: Counters) -> None:
     assert CounterLook(77, 3, None, 0, frozenset()) == await counters.look(CODE)
 
 
+async def test_holders(counters: Counters, raw: redis.asyncio.Redis) -> None:
+    """Which orders claimed these seats and since when; what is too old or malformed holds none, and strange keys leave."""
+    await counters.load([loaded(5)])
+    await claim(counters, wishes("a", "b", "ü"))
+    seconds, micros = await raw.time()
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    await raw.hset(PENDING, mapping={"b": f"2 0 {now_ms - 2_000}", "old": "4 0 1", "junk": "junk"})
+
+    held = {one.order_id: one for one in await counters.holders(CODE, [2, 3, 4, 5])}
+
+    assert {"b": 2, "ü": 3} == {order: one.seat for order, one in held.items()}
+    assert 2 <= held["b"].age_s
+    assert 0 <= held["ü"].age_s < held["b"].age_s
+    await raw.delete(PENDING)
+    await raw.set(PENDING, "text")
+    assert [] == await counters.holders(CODE, [2])
+    assert 0 == await raw.exists(PENDING)
+
+
 async def test_refill(counters: Counters) -> None:
     """Seats that the ledger has shown to be free are handed out; after a complete search exhausted is fresh."""
     await counters.load([loaded(5, seat_max=5)])

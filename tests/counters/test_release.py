@@ -79,6 +79,16 @@ async def test_an_order_with_another_seat(counters: Counters, raw: redis.asyncio
     assert [claimed(2)] == await claim(counters, wishes("a"))
 
 
+async def test_a_seat_that_was_handed_on(counters: Counters) -> None:
+    """The order is not pending any more, its seat does not become free, and whoever has it now can give it back."""
+    await counters.load([loaded(1)])
+    await claim(counters, wishes("a"))
+    await counters.release({CODE: [Return("a", "ann", None)]})
+    assert [exhausted(Search.NEVER)] == await claim(counters, wishes("b"))
+    await counters.release({CODE: [Return("c", "cid", 1)]})
+    assert [claimed(1)] == await claim(counters, wishes("b"))
+
+
 async def test_twice(counters: Counters, raw: redis.asyncio.Redis) -> None:
     """A seat that is given back twice is free once."""
     await counters.load([loaded(5)])

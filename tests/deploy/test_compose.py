@@ -16,7 +16,7 @@ from service.config import Settings
 from tests.deploy.manifests import DEPLOY, compose, read
 
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
-every_service = pytest.mark.parametrize("name", ["migration", "usher", "mariadb", "redis"])
+every_service = pytest.mark.parametrize("name", ["migration", "usher", "reconciler", "mariadb", "redis"])
 
 
 def service(name: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def values(text: str) -> dict[str, str]:
 
 
 def test_the_services_are_these() -> None:
-    assert {"migration", "usher", "mariadb", "redis"} == set(compose()["services"])
+    assert {"migration", "usher", "reconciler", "mariadb", "redis"} == set(compose()["services"])
 
 
 @every_service
@@ -52,7 +52,7 @@ def test_a_service_is_confined(name: str) -> None:
 
 def test_the_stores_are_nobody_elses() -> None:
     assert {"internal": True} == compose()["networks"]["stores"]
-    assert [["stores"]] * 3 == [service(name)["networks"] for name in ("mariadb", "redis", "migration")]
+    assert [["stores"]] * 4 == [service(name)["networks"] for name in ("mariadb", "redis", "migration", "reconciler")]
     assert ["usher"] == [name for name in compose()["services"] if "ports" in service(name)]
 
 
@@ -60,6 +60,16 @@ def test_migration_comes_first() -> None:
     assert {"mariadb": {"condition": "service_healthy"}} == service("migration")["depends_on"]
     assert "service_completed_successfully" == service("usher")["depends_on"]["migration"]["condition"]
     assert (["migrate"], "no") == (service("migration")["command"], service("migration")["restart"])
+
+
+def test_two_reconcilers_run_beside_the_service() -> None:
+    """By the same settings of the stores and the log; one of the two leads."""
+    one, beside = service("reconciler"), service("usher")
+    assert (["usher-reconciler"], ["run"], 2) == (one["entrypoint"], one["command"], one["deploy"]["replicas"])
+    assert beside["depends_on"] == one["depends_on"]
+    own = {"USHER_RECONCILER_LISTEN_HOST": "0.0.0.0"}  # noqa: S104 - within its network
+    shared = {name: value for name, value in beside["environment"].items() if name != "USHER_WORKERS"}
+    assert {**shared, **own} == one["environment"]
 
 
 def test_only_the_ledger_is_kept() -> None:

@@ -10,6 +10,8 @@ from deploy import probe
 from deploy.programs import PROJECT
 from service.api import operations
 from service.config import PREFIX, Settings
+from service.ledger import Ledger
+from service.ledger.connections import Connections
 from service.workers import WORKERS_GRACE_S
 from tests.deploy.manifests import (
     DEPLOY,
@@ -30,6 +32,7 @@ KNOWN = {PREFIX + name.upper() for name in Settings.model_fields}
 CONFIG_MAP = dict(
     literal.split("=", 1) for literal in kustomization(KUBERNETES / "service")["configMapGenerator"][0]["literals"]
 )
+BY_COMPOSE = ("usher", "reconciler")
 UNITS_OF_MEMORY = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -65,6 +68,11 @@ def test_the_port_is_the_same_everywhere() -> None:
     }
     assert dict.fromkeys(ports, str(Settings.model_fields["listen_port"].default)) == ports
     assert ["127.0.0.1:${HOST_PORT:-8080}:8080"] == published
+    watched = {
+        "compose": service_of_compose("reconciler")["healthcheck"]["test"][-1],
+        "kubernetes": str(container(find("Deployment", "usher-reconciler"))["ports"][0]["containerPort"]),
+    }
+    assert dict.fromkeys(watched, str(Settings.model_fields["reconciler_listen_port"].default)) == watched
 
 
 def test_health_is_asked_where_it_is_answered() -> None:
@@ -72,10 +80,10 @@ def test_health_is_asked_where_it_is_answered() -> None:
     asked = [said("HEALTHCHECK").rpartition('", "')[2].rstrip('"]'), service_of_compose("usher")["healthcheck"]["test"][-1]]
     assert ["/livez", "/readyz"] == asked
     assert set(asked) <= paths
-    programs = [said("HEALTHCHECK"), " ".join(service_of_compose("usher")["healthcheck"]["test"])]
+    programs = [said("HEALTHCHECK"), *(" ".join(service_of_compose(name)["healthcheck"]["test"]) for name in BY_COMPOSE)]
     copied = next(one.text.split()[-1] for one in dockerfile() if one.text.startswith("deploy/probe.py"))
-    assert [True, True] == [copied in program for program in programs]
-    assert probe.TIMEOUT_S < seconds(service_of_compose("usher")["healthcheck"]["timeout"])
+    assert [True, True, True] == [copied in program for program in programs]
+    assert [] == [n for n in BY_COMPOSE if probe.TIMEOUT_S >= seconds(service_of_compose(n)["healthcheck"]["timeout"])]
 
 
 def test_whoever_stops_usher_waits_longer_than_it_takes() -> None:
@@ -83,9 +91,16 @@ def test_whoever_stops_usher_waits_longer_than_it_takes() -> None:
     deployment = find("Deployment", "usher")["spec"]["template"]["spec"]
     before = int(container(find("Deployment", "usher"))["lifecycle"]["preStop"]["exec"]["command"][-1])
     default_ms = Settings.model_fields["stop_deadline_ms"].default
-    usher = service_of_compose("usher")
+    usher, reconciler = map(service_of_compose, BY_COMPOSE)
+    pod = find("Deployment", "usher-reconciler")["spec"]["template"]["spec"]
     waits = {
         "compose": (usher["environment"]["USHER_STOP_DEADLINE_MS"], seconds(usher["stop_grace_period"])),
+        "compose, reconciler": (
+            reconciler["environment"]["USHER_STOP_DEADLINE_MS"],
+            seconds(reconciler["stop_grace_period"]),
+        ),
+        "kubernetes, reconciler": (CONFIG_MAP["USHER_STOP_DEADLINE_MS"], pod["terminationGracePeriodSeconds"]),
+        "systemd, reconciler": (default_ms, seconds(unit("usher-reconciler.service")["TimeoutStopSec"][0])),
         "kubernetes": (CONFIG_MAP["USHER_STOP_DEADLINE_MS"], deployment["terminationGracePeriodSeconds"] - before),
         "systemd": (default_ms, seconds(unit("usher.service")["TimeoutStopSec"][0])),
     }
@@ -93,10 +108,11 @@ def test_whoever_stops_usher_waits_longer_than_it_takes() -> None:
 
 
 def test_usher_is_given_only_settings_that_it_has() -> None:
-    given = [*service_of_compose("usher")["environment"], *service_of_compose("migration")["environment"], *CONFIG_MAP]
-    for pod in pods([find("Deployment", "usher"), find("Job", "usher-migration")]):
+    services = ("usher", "migration", "reconciler")
+    given = [*CONFIG_MAP, *(variable for name in services for variable in service_of_compose(name)["environment"])]
+    for pod in pods([find("Deployment", "usher"), find("Deployment", "usher-reconciler"), find("Job", "usher-migration")]):
         given += [variable["name"] for variable in pod["spec"]["containers"][0]["env"]]
-    for name in ("usher.service", "usher-migrate.service"):
+    for name in ("usher.service", "usher-migrate.service", "usher-reconciler.service"):
         given += re.findall(rf"\b{PREFIX}\w+(?==)", " ".join(unit(name)["Environment"]))
     assert [] == [name for name in given if name not in KNOWN]
 
@@ -109,15 +125,16 @@ def test_a_setting_in_the_config_map_has_a_value_that_is_allowed(name: str) -> N
 
 def test_the_service_never_sees_the_account_that_changes_the_schema() -> None:
     variable = "USHER_MIGRATION_DATABASE_URL"
-    assert variable not in service_of_compose("usher")["environment"]
-    assert variable not in [one["name"] for one in container(find("Deployment", "usher"))["env"]]
-    assert unit("usher.service")["EnvironmentFile"] != unit("usher-migrate.service")["EnvironmentFile"]
+    assert [] == [name for name in BY_COMPOSE if variable in service_of_compose(name)["environment"]]
+    for name in ("usher", "usher-reconciler"):
+        assert variable not in [one["name"] for one in container(find("Deployment", name))["env"]]
+        assert unit(f"{name}.service")["EnvironmentFile"] != unit("usher-migrate.service")["EnvironmentFile"]
 
 
 def test_the_version_is_the_same_everywhere() -> None:
     label = re.search(r'image\.version="([^"]+)"', said("LABEL"))
     (image,) = kustomization(KUBERNETES / "image")["images"]
-    images = {service_of_compose(name)["image"] for name in ("usher", "migration")}
+    images = {service_of_compose(name)["image"] for name in ("usher", "migration", "reconciler")}
     assert label
     assert (VERSION, f"{image['name']}:{VERSION}", {f"usher-coupons:{VERSION}"}) == (
         label[1],
@@ -136,17 +153,42 @@ def test_stores_are_the_same_images() -> None:
 
 
 def test_usher_runs_as_the_account_of_its_image() -> None:
-    specs = [pod["spec"]["securityContext"] for pod in pods([find("Deployment", "usher"), find("Job", "usher-migration")])]
-    assert [said("USER")] * 2 == [f"{spec['runAsUser']}:{spec['runAsGroup']}" for spec in specs]
+    ours = [find("Deployment", "usher"), find("Deployment", "usher-reconciler"), find("Job", "usher-migration")]
+    specs = [pod["spec"]["securityContext"] for pod in pods(ours)]
+    assert [said("USER")] * 3 == [f"{spec['runAsUser']}:{spec['runAsGroup']}" for spec in specs]
+
+
+def connections_of_a_worker() -> int:
+    """To MariaDB, at most, unless set."""
+    return sum(len(one._all) for one in vars(Ledger(Settings())).values() if isinstance(one, Connections))
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("deploy/stores/mariadb.cnf", r"A worker opens up to (\d+) connections"),
+        ("deploy/kubernetes/service/horizontalpodautoscaler.yaml", r"Each pod opens up to (\d+) connections to MariaDB"),
+        ("docs/deployment.md", r"Each pod opens up to (\d+) connections to MariaDB"),
+        ("docs/operations.md", r"Each worker opens up to (\d+) connections to MariaDB"),
+        ("docs/sizing.md", r"MariaDB's connections \| (\d+) for each worker, at most"),
+        ("docs/configuration.md", r"That is (\d+) in all unless set"),
+    ],
+)
+def test_who_speaks_of_connections_counts_them_all(file: str, says: str) -> None:
+    assert [str(connections_of_a_worker())] == re.findall(says, read(PROJECT / file))
+
+
+def test_the_workers_that_there_is_room_for() -> None:
+    """Twenty connections are left for others."""
+    (said_workers,) = re.findall(r"is room for (\d+) workers", read(DEPLOY / "stores" / "mariadb.cnf"))
+    assert (int(setting_of("mariadb.cnf", "max_connections")) - 20) // connections_of_a_worker() == int(said_workers)
 
 
 def test_the_stores_have_room_for_all_pods() -> None:
     """Connections: at the autoscaler's maximum, during an update, with the same number again for people and jobs."""
     scaler = find("HorizontalPodAutoscaler", "usher")["spec"]
     surge = find("Deployment", "usher")["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
-    for_questions = 2  # One for looks at the server, one for guesses.
-    each = sum(Settings.model_fields[name].default for name in ("record_connections", "read_connections")) + for_questions
-    used = (scaler["maxReplicas"] + surge) * int(CONFIG_MAP["USHER_WORKERS"]) * each
+    used = (scaler["maxReplicas"] + surge) * int(CONFIG_MAP["USHER_WORKERS"]) * connections_of_a_worker()
     assert 2 * used <= int(setting_of("mariadb.cnf", "max_connections"))
 
 

@@ -95,6 +95,10 @@ def test_the_build_stage_makes_an_usher_that_serves(
 
     migrated = usher("migrate")
     assert 0 == migrated.returncode, migrated.stderr
+    checked = subprocess.run(
+        [str(built / "bin/usher-reconciler"), "check"], cwd="/", env=variables, capture_output=True, timeout=60, check=False
+    )
+    assert 0 == checked.returncode, checked.stderr
     with (tmp_path / "log").open("w") as log:
         serving = subprocess.Popen(
             [str(built / "bin/usher"), *arguments_of_the_image], cwd="/", env=variables, stdout=log, stderr=log

@@ -123,7 +123,7 @@ def test_services_lead_to_pods_and_their_ports() -> None:
 
 def test_selectors_choose_their_own_pods() -> None:
     with_selectors = [one for one in everything() if one["kind"] in {"Deployment", "StatefulSet"}]
-    assert 3 == len(with_selectors)
+    assert 4 == len(with_selectors)
     for one in with_selectors:
         chosen = [pod for pod in pods(everything()) if matches(one["spec"]["selector"], labels(pod))]
         assert [one["spec"]["template"]] == chosen
@@ -139,6 +139,19 @@ def test_the_autoscaler_and_the_disruption_limit_are_for_the_service() -> None:
     assert "usher" == find("ServiceAccount", deployment["spec"]["template"]["spec"]["serviceAccountName"])["metadata"]["name"]
 
 
+def test_two_reconcilers_run_by_the_services_settings() -> None:
+    """One of them leads, also while nodes are drained."""
+    service, reconciler = find("Deployment", "usher"), find("Deployment", "usher-reconciler")
+    assert 2 == reconciler["spec"]["replicas"]
+    assert reconciler["spec"]["selector"] == find("PodDisruptionBudget", "usher-reconciler")["spec"]["selector"]
+    assert 1 == find("PodDisruptionBudget", "usher-reconciler")["spec"]["maxUnavailable"]
+    assert (["usher-reconciler"], ["run"]) == (container(reconciler)["command"], container(reconciler)["args"])
+    for what in ("env", "envFrom", "image"):
+        assert container(service)[what] == container(reconciler)[what]
+    pod = reconciler["spec"]["template"]["spec"]
+    assert service["spec"]["template"]["spec"]["serviceAccountName"] == pod["serviceAccountName"]
+
+
 def test_every_pod_has_a_network_policy_and_the_rest_is_closed() -> None:
     policies = [one["spec"] for one in everything() if one["kind"] == "NetworkPolicy"]
     assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in policies
@@ -149,20 +162,22 @@ def test_every_pod_has_a_network_policy_and_the_rest_is_closed() -> None:
 
 def test_stores_let_in_who_needs_them() -> None:
     service = labels(find("Deployment", "usher")["spec"]["template"])
+    reconciler = labels(find("Deployment", "usher-reconciler")["spec"]["template"])
     migration = labels(find("Job", "usher-migration")["spec"]["template"])
     let_in = {
         store: [
             matches(find("NetworkPolicy", store)["spec"]["ingress"][0]["from"][0]["podSelector"], caller)
-            for caller in (service, migration)
+            for caller in (service, reconciler, migration)
         ]
         for store in ("mariadb", "redis")
     }
-    assert {"mariadb": [True, True], "redis": [True, False]} == let_in
+    assert {"mariadb": [True, True, True], "redis": [True, True, False]} == let_in
     out = {
         name: {port["port"] for rule in find("NetworkPolicy", name)["spec"]["egress"] for port in rule["ports"]}
-        for name in ("usher", "usher-migration")
+        for name in ("usher", "usher-reconciler", "usher-migration")
     }
-    assert {"usher": {53, 3306, 6379}, "usher-migration": {53, 3306}} == out
+    both = {53, 3306, 6379}
+    assert {"usher": both, "usher-reconciler": both, "usher-migration": {53, 3306}} == out
 
 
 @every_pod
@@ -183,10 +198,13 @@ def test_a_pod_is_confined(pod: Manifest) -> None:
     assert {"cpu", "memory"} == set(only["resources"]["requests"]) == set(only["resources"]["limits"])
 
 
-def test_probes_ask_what_is_served() -> None:
-    service = container(find("Deployment", "usher"))
-    asked = {name: service[name]["httpGet"]["path"] for name in ("livenessProbe", "readinessProbe", "startupProbe")}
+@pytest.mark.parametrize("name", ["usher", "usher-reconciler"])
+def test_probes_ask_what_is_served(name: str) -> None:
+    service = container(find("Deployment", name))
+    probes = {probe: service[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe", "startupProbe")}
+    asked = {probe: get["path"] for probe, get in probes.items()}
     assert {"livenessProbe": "/livez", "readinessProbe": "/readyz", "startupProbe": "/livez"} == asked
+    assert {service["ports"][0]["name"]} == {get["port"] for get in probes.values()}
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which contains Kustomize, is not here")

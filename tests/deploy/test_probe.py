@@ -45,6 +45,12 @@ def test_a_200_is_healthy(port: int, capsys: pytest.CaptureFixture[str]) -> None
     assert '200 {"status":"as told"}\n' == capsys.readouterr().out
 
 
+def test_another_port_can_be_asked(port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("USHER_LISTEN_PORT", str(free_port()))
+    assert 0 == probe.main(["/livez", str(port)])
+    assert '200 {"status":"as told"}\n' == capsys.readouterr().out
+
+
 def test_anything_else_is_not(port: int) -> None:
     assert 1 == probe.main(["/readyz"])
 

@@ -9,7 +9,12 @@ import pytest
 from deploy.programs import PROJECT
 from tests.deploy.manifests import DEPLOY, read, unit
 
-UNITS = ("usher.service", "usher-migrate.service")
+COMMANDS = {
+    "usher.service": "usher serve",
+    "usher-migrate.service": "usher migrate",
+    "usher-reconciler.service": "usher-reconciler run",
+}
+UNITS = tuple(COMMANDS)
 EXPOSURE_MAX = 20
 """Tenths, as systemd counts: 0 is nothing reachable, 10.0 is everything; it calls up to 2 OK."""
 
@@ -21,7 +26,9 @@ def analyze(folder: Path, *arguments: str) -> tuple[int, str]:
     for name in UNITS:
         copy = folder / name
         if not copy.exists():
-            copy.write_text(read(DEPLOY / "systemd" / name).replace("/opt/usher/bin/usher ", "/bin/true "), encoding="utf-8")
+            program = COMMANDS[name].partition(" ")[0]
+            text = read(DEPLOY / "systemd" / name).replace(f"/opt/usher/bin/{program} ", "/bin/true ")
+            copy.write_text(text, encoding="utf-8")
     units = [str(folder / name) for name in UNITS]
     done = subprocess.run(
         ["systemd-analyze", *arguments, *units],
@@ -64,19 +71,18 @@ def test_little_is_exposed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", UNITS)
 def test_a_unit_runs_a_command_of_usher_as_nobody(name: str) -> None:
     options = unit(name)
-    command = {"usher.service": "serve", "usher-migrate.service": "migrate"}[name]
-    assert [f"/opt/usher/bin/usher {command}"] == options["ExecStart"]
+    assert [f"/opt/usher/bin/{COMMANDS[name]}"] == options["ExecStart"]
     assert (["yes"], ["strict"], ["yes"]) == (options["DynamicUser"], options["ProtectSystem"], options["NoNewPrivileges"])
     assert [""] == options["CapabilityBoundingSet"]
     assert ["on-failure"] == options["Restart"]
 
 
-def test_both_units_are_confined_alike() -> None:
+def test_all_units_are_confined_alike() -> None:
     def confinement(name: str) -> list[str]:
         _, _, after = read(DEPLOY / "systemd" / name).partition("DynamicUser=")
         return [line for line in after.partition("\n\n[")[0].splitlines() if not line.startswith("#")]
 
-    assert confinement("usher-migrate.service") == confinement("usher.service")
+    assert [confinement("usher.service")] * len(UNITS) == [confinement(name) for name in UNITS]
 
 
 def test_the_template_is_the_service_on_a_port_of_its_own() -> None:
@@ -91,8 +97,9 @@ def test_the_template_is_the_service_on_a_port_of_its_own() -> None:
     assert "deploy/systemd/usher@.service" in read(PROJECT / "docs/deployment.md")
 
 
-def test_the_service_waits_for_the_migration_and_does_without_it() -> None:
-    options = unit("usher.service")
+@pytest.mark.parametrize("name", ["usher.service", "usher-reconciler.service"])
+def test_the_migration_is_waited_for_and_done_without(name: str) -> None:
+    options = unit(name)
     assert "usher-migrate.service" in " ".join(options["After"]).split()
     assert "usher-migrate.service" in " ".join(options["Wants"]).split()
     assert "Requires" not in options

@@ -2,7 +2,8 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from deploy.programs import CURL, PROJECT, provide
 from deploy.run import COUPON, COUPON_LIMITS, ENVIRONMENT, KEY, environment_file
 from tests.documents.shell import Shell
+from tests.reconciler_process import Reconciler
 from tests.usher_process import Usher, environment, run_usher
+from tests.waiting import wait_until
 
 SHOWN_ADDRESS = "127.0.0.1:8080"
 """Where the documents' readers find the service."""
@@ -50,3 +53,19 @@ def shell(tmp_path: Path, usher: Usher, migration_url: str, programs: Path) -> I
         folder, {"PATH": f"{programs}:{os.environ['PATH']}"}, shown=SHOWN_ADDRESS, real=f"127.0.0.1:{usher.port}"
     ) as started:
         yield started
+
+
+@pytest.fixture
+def start_reconciler(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Callable[[], None]]:
+    """Starts a reconciler on the same stores, which leads and has loaded all counters; it ends with the test."""
+    with ExitStack() as started:
+
+        def start() -> None:
+            variables = environment(
+                database_url=database_url, redis_url=redis_url, settings={"USHER_RECONCILER_LISTEN_PORT": "0"}
+            )
+            reconciler = Reconciler(tmp_path / "reconciler.log", variables)
+            started.callback(reconciler.kept.stop)
+            wait_until(lambda: bool(reconciler.events("counters reseeded")), what="the reconciler leads")
+
+        yield start

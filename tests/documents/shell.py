@@ -54,6 +54,11 @@ class Shell:
         finally:
             self._process.kill()
 
+    def lead(self, shown: str, real: str) -> None:
+        """Leads curl from another address of the documents to where it really is."""
+        with (self._folder / ".curlrc").open("a", encoding="utf-8") as settings:
+            settings.write(f'connect-to = "{shown}:{real}"\n')
+
     def run(self, block: Block) -> str:
         """What the terminal shows after the block was pasted. Raises ShellError when it ends with another status than 0."""
         script = self._folder / f"block.{block.language}"

@@ -73,3 +73,23 @@ def test_lists_are_compared_whole() -> None:
     assert [] == Pairs().differences("json", '{"items": [1, {"a": 2}]}', '{"items":[1,{"a":2}]}')
     assert 1 == len(Pairs().differences("json", '{"items": [1]}', '{"items":[1,{"a":2}]}'))
     assert 1 == len(Pairs().differences("json", '{"items": [1, {"a": 3}]}', '{"items":[1,{"a":2}]}'))
+
+
+@pytest.mark.parametrize(
+    ("shown", "real", "is_right"),
+    [
+        ("2 coupons compared in 0.7 s: nothing found", "2 coupons compared in 12.0 s: nothing found", True),
+        ("2 coupons compared in 0.7 s: nothing found", "3 coupons compared in 0.7 s: nothing found", False),
+        ("1 in 0.7 s\n2 in 0.7 s", "1 in 0.8 s\n2 in 0.9 s", True),
+        ("db-3:17", "vm:31525", True),
+        ("db-3:17", "vm", False),
+        ("on db-3:17", "on vm:31525", False),
+    ],
+)
+def test_how_long_something_took_and_who_did_it_may_differ(shown: str, real: str, *, is_right: bool) -> None:
+    assert is_right == (Pairs().differences("text", shown, real) == [])
+
+
+def test_one_reconciler_is_one() -> None:
+    shown, real = '["db-3:17", "db-3:17"]', '["vm:1", "vm:2"]'
+    assert 1 == len(Pairs().differences("json", shown, real))

@@ -1,26 +1,24 @@
 """What the documents show is pasted into a shell, and what comes back is what they show."""
 
 import itertools
-import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from deploy.local import MariaDB, Redis, Store
-from deploy.programs import PROJECT
-from service.api import coupons, operations, redemptions
+from deploy.local import MariaDB, Redis
+from service.api.calls import CALLS
 from tests.documents.answers import Pairs
-from tests.documents.blocks import ANSWERS, NOT_RUN, RUN, Example, blocks, examples
-from tests.documents.shell import Shell, ShellError
-from tests.usher_process import Usher, get
-from tests.waiting import wait_until
+from tests.documents.blocks import ANSWERS, NOT_RUN, RUN, blocks, examples
+from tests.documents.running import away, faults, text_of, wait_for_runs
+from tests.documents.shell import Shell
+from tests.usher_process import Usher
 
-DOCUMENTS = ("README.md", "docs/checkout.md", "docs/api.md")
+DOCUMENTS = ("README.md", "client/README.md", "docs/checkout.md", "docs/api.md")
 NOT_RUN_HERE = {
     "README.md": ["$ make run", "$ . .local/run/env\n$ usher coupon update GOLD20 --max-redemptions 100", "$ make test"],
+    "client/README.md": [],
     "docs/checkout.md": ["$ make run"],
     "docs/api.md": [],
 }
@@ -33,41 +31,26 @@ ADDRESS = re.compile(r"\$URL(/[^\s\"'?]*)")
 """The path that a call of curl names."""
 
 
-def text_of(document: str) -> str:
-    return (PROJECT / document).read_text(encoding="utf-8")
-
-
-@contextmanager
-def away(store: Store, usher: Usher) -> Iterator[Callable[[], None]]:
-    """A store is stopped; yields what brings it back earlier. Afterwards the service has both again."""
-
-    def back() -> None:
-        if not store.running:
-            store.start()
-
-    store.stop()
-    try:
-        # The last look at the stores may have been a moment ago.
-        wait_until(lambda: not is_ready(usher), what="the service notices")
-        yield back
-    finally:
-        back()
-        wait_until(lambda: is_ready(usher), what="the service has both stores again")
-
-
-def is_ready(usher: Usher) -> bool:
-    return b'"ready"' in get(usher.port, "/readyz")[1]
-
-
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_answers_are_as_shown(
-    document: str, shell: Shell, usher: Usher, mariadb_server: MariaDB, redis_server: Redis
+    document: str,
+    shell: Shell,
+    usher: Usher,
+    mariadb_server: MariaDB,
+    redis_server: Redis,
+    start_reconciler: Callable[[], None],
 ) -> None:
     pairs = Pairs()
     wrong = []
     for example in examples(text_of(document)):
         match example.given:
             case "":
+                found = faults(example, shell, pairs)
+            case "a reconciler runs":
+                start_reconciler()
+                found = faults(example, shell, pairs)
+            case "a moment later":
+                wait_for_runs(mariadb_server)
                 found = faults(example, shell, pairs)
             case "the ledger is away":
                 with away(mariadb_server, usher):
@@ -91,21 +74,6 @@ def test_the_answers_are_as_shown(
     assert not wrong, "\n".join(["", *wrong])
 
 
-def faults(example: Example, shell: Shell, pairs: Pairs) -> list[str]:
-    """What is not as it is shown, with the real answer below it."""
-    try:
-        output = shell.run(example.block)
-    except ShellError as error:
-        return [str(error)]
-    if example.shown is None:
-        return [f"prints what is not shown:\n{output}"] if output else []
-    try:
-        found = pairs.differences(example.shown.language, example.shown.text, output)
-    except json.JSONDecodeError as error:
-        return [f"cannot be compared ({error}):\n{output}"]
-    return [*found, f"the real answer is\n{output}"] if found else []
-
-
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_each_block_is_run_or_known_not_to_be(document: str) -> None:
     found = list(blocks(text_of(document)))
@@ -115,11 +83,10 @@ def test_each_block_is_run_or_known_not_to_be(document: str) -> None:
 
 def test_there_is_an_example_of_each_call() -> None:
     shown = set(calls())
-    routes = [*coupons.ROUTES, *redemptions.ROUTES, *operations.ROUTES]
     assert not [
-        f"{route.method} {route.path}"
-        for route in routes
-        if not any(route.method == method and like(route.path).fullmatch(path) for method, path in shown)
+        f"{call.method} {call.path}"
+        for call in CALLS
+        if not any(call.method == method and like(call.path).fullmatch(path) for method, path in shown)
     ]
 
 
@@ -132,6 +99,6 @@ def calls() -> Iterator[tuple[str, str]]:
             yield from ((method, path) for path in ADDRESS.findall(call))
 
 
-def like(route: str) -> re.Pattern[str]:
-    """A route's path as a pattern: `/v1/coupons/{code:[^/]+}`."""
-    return re.compile(re.sub(r"\{\w+(?::[^}]*)?\}", "[^/]+", route))
+def like(path: str) -> re.Pattern[str]:
+    """A call's path as a pattern: `/v1/coupons/{code}`."""
+    return re.compile(re.sub(r"\{\w+\}", "[^/]+", path))

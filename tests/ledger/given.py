@@ -3,16 +3,20 @@
 import asyncio
 import itertools
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import uuid_utils
 
 from service.ledger import Ledger
+from service.ledger.coupon_changes import Change
 from service.model import Coupon, CouponStatus, NewRedemption, Record, RecordEnding
 from tests.stores import Admin
 
 DEADLINE_S = 10.0
+HOLD_S = 600
+BY = "tests"
+"""Who makes and changes the coupons."""
 names = itertools.count(1)
 
 
@@ -33,7 +37,7 @@ async def coupon(
     metadata: dict[str, Any] | None = None,
 ) -> Coupon:
     """A coupon in the ledger."""
-    return await ledger.coupons.create(
+    return await ledger.coupon_changes.create(
         code,
         max_redemptions=max_redemptions,
         max_per_customer=max_per_customer,
@@ -41,8 +45,14 @@ async def coupon(
         ends_at=ends_at,
         status=status,
         metadata=metadata or {},
+        by=BY,
         deadline=soon(),
     )
+
+
+async def changed(ledger: Ledger, code: str, if_version: int | None = None, **fields: Any) -> Coupon:  # noqa: ANN401 - any field
+    """The coupon after a change of these fields."""
+    return await ledger.coupon_changes.change(Change(code, fields, BY, if_version), soon())
 
 
 def row(ledger: Ledger, of: Coupon, **given: object) -> NewRedemption:
@@ -79,6 +89,19 @@ async def endings(ledger: Ledger, *rows: NewRedemption) -> list[RecordEnding]:
 def ids(admin: Admin, where: str = "1") -> list[bytes]:
     """The ids that are in the ledger."""
     return [found["id"] for found in admin.run(f"SELECT id FROM redemption WHERE {where} ORDER BY id")]
+
+
+async def hold(ledger: Ledger, of: Coupon, *, hold_s: float = HOLD_S, **values: object) -> NewRedemption:
+    """A hold that is recorded."""
+    new = row(ledger, of, expires_at=ledger.now() + timedelta(seconds=hold_s), **values)
+    assert [RecordEnding.RECORDED] == await endings(ledger, new)
+    return new
+
+
+def overdue(admin: Admin, *ids: bytes) -> None:
+    """The holds' time is over."""
+    for one in ids:
+        admin.run("UPDATE redemption SET expires_at = UTC_TIMESTAMP(6) - INTERVAL 1 HOUR WHERE id = %s", one)
 
 
 def insert(admin: Admin, new: NewRedemption) -> None:

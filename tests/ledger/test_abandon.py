@@ -4,14 +4,21 @@ import pytest
 import structlog
 
 from service.ledger import Ledger
-from service.model import RecordEnding
+from service.model import Coupon, RecordEnding
 from tests.faults import Proxy, holding
 from tests.ledger import given
 from tests.stores import Admin
-from tests.waiting import until
+from tests.waiting import stalls, until
 
 RECORD = holding(b"skip locked")
 WAITING = "Innodb_row_lock_current_waits"
+
+
+async def connected(ledger: Ledger) -> Coupon:
+    """A coupon, on whose last seat somebody sits by now: a connection that would have to be opened first may take a while."""
+    coupon = await given.coupon(ledger)
+    assert [RecordEnding.RECORDED] == await given.endings(ledger, given.row(ledger, coupon, seat=20))
+    return coupon
 
 
 async def waits_for_a_lock(admin: Admin) -> None:
@@ -62,7 +69,7 @@ async def test_no_ids(ledger: Ledger) -> None:
 async def test_a_statement_that_lands_late(far: Ledger, ledger: Ledger, proxy: Proxy, admin: Admin) -> None:
     """The zombie that comes after the tombstone lands nothing: its seat and order stay free."""
     # Given: the statement is held back on its way, and its client has given up.
-    coupon = await given.coupon(far)
+    coupon = await connected(far)
     rows = [given.row(far, coupon, seat=seat, deadline_s=0.3) for seat in (1, 2)]
     held = proxy.hold(RECORD, times=1)
     assert [RecordEnding.UNKNOWN] * 2 == await given.endings(far, *rows)
@@ -71,7 +78,7 @@ async def test_a_statement_that_lands_late(far: Ledger, ledger: Ledger, proxy: P
     held.release()
     await until(lambda: held.landed == 1, what="the delayed statement arrives")
     # Then
-    assert [] == given.ids(admin, "live_order_id IS NOT NULL")
+    assert not {row.id for row in rows} & {*given.ids(admin, "live_order_id IS NOT NULL")}
     again = [given.row(ledger, coupon, seat=row.seat, order_id=row.order_id) for row in rows]
     assert [RecordEnding.RECORDED] * 2 == await given.endings(ledger, *again)
 
@@ -79,7 +86,7 @@ async def test_a_statement_that_lands_late(far: Ledger, ledger: Ledger, proxy: P
 async def test_a_statement_that_landed_before(far: Ledger, ledger: Ledger, proxy: Proxy, admin: Admin) -> None:
     """The zombie that comes before the tombstone stands."""
     # Given
-    coupon = await given.coupon(far)
+    coupon = await connected(far)
     row = given.row(far, coupon, seat=1, deadline_s=0.3)
     held = proxy.hold(RECORD, times=1)
     assert [RecordEnding.UNKNOWN] == await given.endings(far, row)
@@ -87,14 +94,14 @@ async def test_a_statement_that_landed_before(far: Ledger, ledger: Ledger, proxy
     await until(lambda: held.landed == 1, what="the delayed statement arrives")
     # When, Then
     assert [True] == await ledger.redemptions.abandon([row], given.soon())
-    assert [row.id] == given.ids(admin, "status = 'confirmed'")
+    assert row.id in given.ids(admin, "status = 'confirmed'")
 
 
 @pytest.mark.parametrize(("end", "stands"), [("ROLLBACK", True), ("COMMIT", False)])
 async def test_a_statement_that_still_runs(ledger: Ledger, admin: Admin, other: Admin, *, end: str, stands: bool) -> None:
     """A statement whose client has gone holds the id while it runs: the tombstone waits for it, and tells how it ended."""
     # Given: the statement waits for a seat that somebody else may or may not take.
-    coupon = await given.coupon(ledger)
+    coupon = await connected(ledger)
     other.run("BEGIN")
     given.insert(other, given.row(ledger, coupon, seat=1))
     row = given.row(ledger, coupon, seat=1, deadline_s=0.4)
@@ -135,10 +142,11 @@ async def test_a_transaction_that_stays_open(ledger: Ledger, other: Admin) -> No
     given.insert(other, rows[4])
     begin = asyncio.get_running_loop().time()
     # When
-    found = await ledger.redemptions.abandon(rows, given.soon())
+    async with stalls() as stood_still:
+        found = await ledger.redemptions.abandon(rows, given.soon())
     # Then
     assert [False] * 4 + [None] + [False] * 5 == found
-    assert asyncio.get_running_loop().time() - begin < 3.5, "it was waited for once"
+    assert asyncio.get_running_loop().time() - begin < 3.5 + stood_still.total_s, "it was waited for once"
     other.run("COMMIT")
     assert [False] * 4 + [True] + [False] * 5 == await ledger.redemptions.abandon(rows, given.soon())
 

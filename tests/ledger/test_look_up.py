@@ -120,6 +120,15 @@ async def test_customer_seats(ledger: Ledger, admin: Admin) -> None:
     assert () == (await look_up(ledger, "UNLIMITED")).customer_seats
 
 
+async def test_overdue_holds_of_the_customer(ledger: Ledger, admin: Admin) -> None:
+    """They are among the customer's seats until they are ended, and named."""
+    coupon = await given.coupon(ledger, max_per_customer=3)
+    holds = [await given.hold(ledger, coupon, seat=seat, customer_seat=seat, customer_id="c") for seat in (1, 2, 3)]
+    given.overdue(admin, holds[1].id)
+    standing = await look_up(ledger, "GOLD20")
+    assert ((1, 2, 3), (holds[1].id,)) == (standing.customer_seats, standing.overdue)
+
+
 async def test_a_customer_with_many(ledger: Ledger) -> None:
     """A thousand seats of one customer come complete."""
     # Given
@@ -153,7 +162,17 @@ async def test_many_questions_are_one_statement(far: Ledger, proxy: Proxy) -> No
     assert 1 == statements.hits
     assert [b, a, None, a, a, None, b] == [standing.coupon for standing in found]
     assert [None, row.id, None, None, row.id, None, None] == [standing.live.id if standing.live else None for standing in found]
+    paused = Refusal.COUPON_PAUSED  # Said once by the ledger, and so of every question about this coupon.
+    assert [paused, None, None, None, None, None, paused] == [standing.refusal for standing in found]
     assert [] == await far.redemptions.look_up([], given.soon())
+
+
+async def test_a_busy_coupon_is_busy_for_every_question(ledger: Ledger, admin: Admin) -> None:
+    """Also for those of which there is nothing else to say."""
+    await given.coupon(ledger, "A", max_per_customer=None)
+    admin.run("UPDATE coupon SET busy_until = UTC_TIMESTAMP(6) + INTERVAL 1 MINUTE")
+    questions = [LookUp("A", f"c-{number}", f"o-{number}") for number in range(3)]
+    assert [True] * 3 == [one.is_busy for one in await ledger.redemptions.look_up(questions, given.soon())]
 
 
 async def test_a_look_up_waits_for_no_lock(ledger: Ledger, other: Admin) -> None:

@@ -18,6 +18,7 @@ from service.ledger.sql import Migration
 from service.model import RecordEnding
 from tests.ledger import given
 from tests.stores import Admin
+from tests.waiting import until
 
 PROJECT = Path(__file__).resolve().parents[2]
 NAMES = [f"{migration.number:04d}_{migration.name}" for migration in sql.migrations()]
@@ -107,14 +108,17 @@ async def test_a_runner_waits_for_the_lock(bare_migration_url: str, admin: Admin
 async def test_a_runner_holds_the_lock(bare_migration_url: str, admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock is held as long as statements run, and let go then."""
     # Given
-    slow = Migration(1, "slow", "1" * 64, ("DO SLEEP(1)",))
+    slow = Migration(1, "slow", "1" * 64, ("DO GET_LOCK('tests_gate', 60)",))
     monkeypatch.setattr(migrations, "migrations", lambda: [slow])
     lock = migrations._lock_name("usher_bare")
+    assert 1 == admin.value("SELECT GET_LOCK('tests_gate', 0)")
     # When
     running = asyncio.create_task(migrations.run(SecretStr(bare_migration_url)))
-    await asyncio.sleep(0.5)
+    at_the_gate = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'DO GET_LOCK%%'"
+    await until(lambda: bool(admin.value(at_the_gate)), what="the statement runs")
     # Then
     assert admin.value("SELECT IS_USED_LOCK(%s)", lock) is not None
+    admin.run("DO RELEASE_LOCK('tests_gate')")
     await running
     assert admin.value("SELECT IS_USED_LOCK(%s)", lock) is None
 

@@ -1,7 +1,11 @@
+from datetime import timedelta
+
 import pytest
 
+from service.errors import LedgerContended
 from service.ledger import Ledger
 from service.model import Redemption, RedemptionStatus
+from service.transition import Transition, Verb
 from tests.faults import Proxy, holding
 from tests.ledger import given
 from tests.stores import Admin
@@ -106,3 +110,56 @@ async def test_one_of_three_is_needed(ledger: Ledger) -> None:
     """Nobody reads the whole table."""
     with pytest.raises(AssertionError):
         await found(ledger, status=RedemptionStatus.CONFIRMED)
+
+
+async def test_what_is_abandoned_is_no_redemption(ledger: Ledger) -> None:
+    """The tombstone of an id is not read and not listed; a hold that was cancelled with the same reason is."""
+    coupon = await given.coupon(ledger)
+    hold = await given.hold(ledger, coupon, seat=1)
+    await ledger.transitions.carry_out([Transition(Verb.CANCEL, hold.id, reason="abandoned")], given.soon())
+    row = given.row(ledger, coupon, seat=2)
+    assert [False] == await ledger.redemptions.abandon([row], given.soon())
+    assert await ledger.redemptions.get(row.id, given.soon()) is None
+    assert await ledger.redemptions.get(hold.id, given.soon()) is not None
+    assert [hold.id] == await found(ledger, code="GOLD20")
+    assert [] == await found(ledger, order_id=row.order_id)
+
+
+async def test_an_orders_live_redemption(ledger: Ledger, admin: Admin) -> None:
+    """By code and order; a hold whose time is over is still found, until somebody ends it."""
+    coupon = await given.coupon(ledger)
+    held, gone, confirmed = [await given.hold(ledger, coupon, seat=seat) for seat in (1, 2, 3)]
+    await ledger.transitions.carry_out([Transition(Verb.CONFIRM, confirmed.id)], given.soon())
+    given.overdue(admin, gone.id)
+    live = [await ledger.redemptions.find_live("GOLD20", one.order_id, given.soon()) for one in (held, gone, confirmed)]
+    assert [held.id, gone.id, confirmed.id] == live
+    assert [None, None] == [await ledger.redemptions.find_live(code, held.order_id, given.soon()) for code in ("NONE", "Ä")]
+
+
+async def test_orders_recorded_since_they_claimed(ledger: Ledger) -> None:
+    """Live, whenever that was recorded; or recorded since and ended. Neither one that ended before, nor another coupon's."""
+    coupon, other = await given.coupon(ledger), await given.coupon(ledger, "OTHER")
+    live, ended, elsewhere = [await given.hold(ledger, of, seat=seat) for of, seat in [(coupon, 1), (coupon, 2), (other, 1)]]
+    await ledger.transitions.carry_out([Transition(Verb.CANCEL, ended.id)], given.soon())
+    later = ledger.now() + timedelta(hours=1)
+    claims = [(live.order_id, later), (ended.order_id, ended.created_at), (elsewhere.order_id, later), ("nobody's", later)]
+
+    async def recorded() -> set[str]:
+        return await ledger.redemptions.recorded(coupon.id, claims, given.soon())
+
+    assert {live.order_id, ended.order_id} == await recorded()
+    claims[1] = (ended.order_id, ended.created_at + timedelta(microseconds=1))
+    assert {live.order_id} == await recorded()
+    assert set() == await ledger.redemptions.recorded(coupon.id, [], given.soon())
+
+
+async def test_an_order_that_is_just_being_recorded(ledger: Ledger, other: Admin) -> None:
+    """Nobody waits for it with a connection in the hand: it is an error at once, and found afterwards."""
+    coupon = await given.coupon(ledger)
+    row = given.row(ledger, coupon, seat=1)
+    other.run("BEGIN")
+    given.insert(other, row)
+    with pytest.raises(LedgerContended):
+        await ledger.redemptions.find_live("GOLD20", row.order_id, given.soon())
+    other.run("COMMIT")
+    assert row.id == await ledger.redemptions.find_live("GOLD20", row.order_id, given.soon())

@@ -1,22 +1,28 @@
 """The record statement while MariaDB, or the way to it, misbehaves."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable
 
 import pytest
 
 from service.ledger import Ledger, connections
-from service.model import NewRedemption, Record, RecordEnding
+from service.model import Record, RecordEnding
 from tests.faults import Proxy, holding
 from tests.ledger import given
 from tests.stores import Admin
-from tests.waiting import until
+from tests.waiting import stalls, until
 
 RECORDED = RecordEnding.RECORDED
 NOT_RECORDED = RecordEnding.NOT_RECORDED
 UNKNOWN = RecordEnding.UNKNOWN
 RECORD = holding(b"skip locked")
 WAITING = "Innodb_row_lock_current_waits"
+BATCHES = 200
+KILLS_MIN = 10
+"""A machine that writes all batches before so many connections are killed writes more."""
+LOCKED_S = 60
+"""For rows that wait for a lock again and again, each time a second and longer on a busy machine."""
 
 
 def now() -> float:
@@ -87,12 +93,12 @@ async def test_lock_wait_in_halves(ledger: Ledger, admin: Admin, other: Admin, m
     coupon = await given.coupon(ledger)
     other.run("BEGIN")
     given.insert(other, given.row(ledger, coupon, seat=4))
-    rows = [given.row(ledger, coupon, seat=seat, deadline_s=8) for seat in (1, 2, 3, 4)]
+    rows = [given.row(ledger, coupon, seat=seat, deadline_s=LOCKED_S) for seat in (1, 2, 3, 4)]
     # When
     recording = asyncio.create_task(given.endings(ledger, *rows))
     # Then
     landed = "SELECT GROUP_CONCAT(seat ORDER BY seat) FROM redemption WHERE seat < 4"
-    await until(lambda: bool(admin.value(landed) == "1,2,3"), what="three of four rows land", timeout_s=7)
+    await until(lambda: bool(admin.value(landed) == "1,2,3"), what="three of four rows land")
     other.run("COMMIT")
     assert [RECORDED] * 3 + [RecordEnding.SEAT_TAKEN] == await recording
 
@@ -118,13 +124,14 @@ async def test_a_reply_that_never_comes(far: Ledger, proxy: Proxy, admin: Admin)
     """A switch that died takes the row's time: unknown, soon after its deadline; and it stands, as abandoning it says."""
     # Given
     coupon = await given.coupon(far)
-    row = given.row(far, coupon, seat=1, deadline_s=0.3)
+    row = given.row(far, coupon, seat=1, deadline_s=1.0)
     proxy.lose_reply(RECORD, silent=True)
     # When
-    found = await given.endings(far, row)
+    async with stalls() as stood_still:
+        found = await given.endings(far, row)
     # Then
     assert [UNKNOWN] == found
-    assert now() - row.deadline < 0.1
+    assert now() - row.deadline < 0.1 + stood_still.total_s
     assert [True] == await far.redemptions.abandon([row], given.soon())
     assert [row.id] == given.ids(admin, "status = 'confirmed'")
     assert [RECORDED] == await given.endings(far, given.row(far, coupon, seat=2)), "the connection was replaced"
@@ -134,17 +141,17 @@ async def test_killed_connections_under_load(ledger: Ledger, admin: Admin, datab
     """While Usher's connections are killed again and again: what is recorded is there once, what is there was not denied."""
     # Given
     coupon = await given.coupon(ledger, max_redemptions=1_000_000)
-    batches = [[given.row(ledger, coupon, seat=100 * n + seat, deadline_s=30) for seat in range(1, 101)] for n in range(200)]
     found: dict[bytes, RecordEnding] = {}
+    numbers = itertools.count()
     kills = 0
 
-    async def write(queue: list[list[NewRedemption]]) -> None:
-        while queue:
-            batch = queue.pop()
+    async def write() -> None:
+        while (number := next(numbers)) < BATCHES or kills < KILLS_MIN:
+            batch = [given.row(ledger, coupon, seat=100 * number + seat, deadline_s=30) for seat in range(1, 101)]
             found.update(zip([row.id for row in batch], await given.endings(ledger, *batch), strict=True))
 
     # When
-    writers = asyncio.gather(write(batches), write(batches))
+    writers = asyncio.gather(write(), write())
     while not writers.done():
         await asyncio.sleep(0.04)
         for connection in admin.connections("usher"):
@@ -154,12 +161,11 @@ async def test_killed_connections_under_load(ledger: Ledger, admin: Admin, datab
     # Then
     there = given.ids(admin)
     recorded = {row_id for row_id, ending in found.items() if ending is RECORDED}
-    assert 20_000 == len(found)
+    assert len(found) >= 100 * BATCHES
     assert len(there) == len(set(there))
     assert recorded <= set(there)
     assert {RECORDED, UNKNOWN} >= {found[row_id] for row_id in there}
-    assert kills >= 10
-    assert len(recorded) > 15_000, "most batches had time enough"
+    assert len(recorded) > 0.75 * len(found), "most batches had time enough"
 
 
 async def test_read_only(ledger: Ledger, admin: Admin) -> None:
@@ -171,12 +177,14 @@ async def test_read_only(ledger: Ledger, admin: Admin) -> None:
     try:
         begin = now()
         # When
-        found = await given.endings(ledger, row)
+        async with stalls() as stood_still:
+            found = await given.endings(ledger, row)
+        took_s = now() - begin
     finally:
         admin.run("SET GLOBAL read_only = 0")
     # Then
     assert [NOT_RECORDED] == found
-    assert now() - begin < 1
+    assert took_s < 1 + stood_still.total_s
     assert [RECORDED] == await given.endings(ledger, row)
 
 
@@ -188,10 +196,11 @@ async def test_a_server_that_is_away(far: Ledger, proxy: Proxy) -> None:
     proxy.refuse()
     # When
     begin = now()
-    found = await given.endings(far, row)
+    async with stalls() as stood_still:
+        found = await given.endings(far, row)
     # Then
     assert [NOT_RECORDED] == found
-    assert now() - begin < 1
+    assert now() - begin < 1 + stood_still.total_s
     proxy.accept()
     assert [RECORDED] == await given.endings(far, row)
 
@@ -221,16 +230,20 @@ async def test_each_row_has_its_own_deadline(far: Ledger, proxy: Proxy) -> None:
     """A slow statement: the row without time is told at its deadline, the others get the statement's own answer."""
     # Given
     coupon = await given.coupon(far)
-    rows = [given.row(far, coupon, seat=seat, deadline_s=seconds) for seat, seconds in ((1, 0.3), (2, 0.6), (3, 10))]
+    assert [RECORDED] == await given.endings(far, given.row(far, coupon, seat=4))
+    rows = [given.row(far, coupon, seat=seat, deadline_s=seconds) for seat, seconds in ((1, 0.3), (2, 0.9), (3, 10))]
     held = proxy.hold(RECORD)
     # When
-    told, soon, later = await far.redemptions.record(rows)
-    # Then
-    assert now() - rows[0].deadline < 0.1
-    assert Record(UNKNOWN) == told
-    assert isinstance(soon, asyncio.Future)
-    assert Record(UNKNOWN) == await soon
-    assert 0 <= now() - rows[1].deadline < 0.1
+    async with stalls() as stood_still:
+        told, soon, later = await far.redemptions.record(rows)
+        told_at = now()
+        # Then
+        assert Record(UNKNOWN) == told
+        assert isinstance(soon, asyncio.Future)
+        assert Record(UNKNOWN) == await soon
+        soon_at = now()
+    assert told_at - rows[0].deadline < 0.1 + stood_still.total_s
+    assert 0 <= soon_at - rows[1].deadline < 0.1 + stood_still.total_s
     assert isinstance(later, asyncio.Future)
     held.release()
     assert Record(RECORDED) == await later
@@ -241,6 +254,8 @@ async def test_a_row_is_not_sent_after_its_deadline(far: Ledger, proxy: Proxy, a
     """A batch that is sent again leaves out the rows whose time is over: they are unknown, and the others are recorded."""
     # Given
     coupon = await given.coupon(far)
+    before = given.row(far, coupon, seat=3)
+    assert [RECORDED] == await given.endings(far, before)
     short, long = given.row(far, coupon, seat=1, deadline_s=0.3), given.row(far, coupon, seat=2)
     held = proxy.hold(RECORD, times=1)
     # When
@@ -253,7 +268,7 @@ async def test_a_row_is_not_sent_after_its_deadline(far: Ledger, proxy: Proxy, a
     assert Record(RECORDED) == await later
     assert Record(UNKNOWN) == told
     assert (1, 0) == (again.hits, with_short.hits)
-    assert [long.id] == given.ids(admin)
+    assert [before.id, long.id] == given.ids(admin)
     held.end()
 
 
@@ -278,10 +293,11 @@ async def test_waiting_for_a_writer(far: Ledger, proxy: Proxy) -> None:
     await until(lambda: held.hits == 1, what="the writer is busy")
     # When
     row = given.row(far, coupon, seat=2, deadline_s=0.2)
-    found = await given.endings(far, row)
+    async with stalls() as stood_still:
+        found = await given.endings(far, row)
     # Then
     assert [NOT_RECORDED] == found
-    assert now() - row.deadline < 0.1
+    assert now() - row.deadline < 0.1 + stood_still.total_s
     held.release()
     assert [RECORDED] == await busy
 

@@ -6,12 +6,12 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from service.config import PREFIX, Settings
-from service.reference import CONNECTIONS, DEADLINES, LIMITS, LISTENING, LOGS, STORES, allowed, fact, unit
+from service.reference import CONNECTIONS, DEADLINES, LIMITS, LISTENING, LOGS, RECONCILER, STORES, allowed, fact, unit
 from tests.structure.source import ROOT
 
 DOCUMENT = ROOT / "docs" / "configuration.md"
 BEGIN, END = "<!-- From here on made from service/config.py -->", "<!-- Up to here -->"
-SECTIONS = (STORES, LISTENING, LIMITS, DEADLINES, CONNECTIONS, LOGS)
+SECTIONS = (STORES, LISTENING, LIMITS, DEADLINES, CONNECTIONS, RECONCILER, LOGS)
 
 
 def rows() -> Iterator[str]:

@@ -93,7 +93,7 @@ def scripts() -> Sequence[Path]:
 @cache
 def documents() -> Sequence[Path]:
     """What is there for people to read."""
-    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "client").glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @cache

@@ -6,7 +6,7 @@ import re
 from service import errors
 from service.api import problems
 from service.api.problems import BY_ERROR, BY_REFUSAL, KINDS, Code
-from service.api.redemptions import ENDED_OTHERWISE
+from service.api.redemptions import BY_ENDING
 from service.model import Ending, Refusal
 from tests.structure.source import ROOT, modules
 
@@ -40,7 +40,7 @@ def test_each_refusal_is_the_problem_of_the_same_name_with_its_status() -> None:
 
 def test_each_ending_has_an_answer() -> None:
     """Those that carry a redemption or a refusal are made by hand, the others are looked up."""
-    assert set(Ending) == {Ending.CREATED, Ending.REPLAYED, Ending.REFUSED} | set(ENDED_OTHERWISE)
+    assert set(Ending) == {Ending.CREATED, Ending.REPLAYED, Ending.REFUSED} | set(BY_ENDING)
 
 
 def test_each_problem_has_a_status_a_title_and_a_detail() -> None:

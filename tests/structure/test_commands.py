@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from reconciler import cli as reconciler
 from service.cli import PROGRAM, app
 from tests.structure.source import ROOT
 
@@ -22,7 +23,11 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN
         yield from commands(within, f"{name} {inner}")
 
 
-COMMANDS = dict(commands(get_command(app), PROGRAM))
+PROGRAMS = (PROGRAM, reconciler.PROGRAM)
+COMMANDS = {
+    **dict(commands(get_command(app), PROGRAM)),
+    **dict(commands(get_command(reconciler.app), reconciler.PROGRAM)),
+}
 
 
 def options(name: str) -> set[str]:
@@ -38,7 +43,7 @@ def test_every_command_has_a_section() -> None:
 def test_every_option_is_named_and_exists(name: str) -> None:
     """A group's section may name the options of its commands."""
     own = options(name)
-    known = own.union(*(options(other) for other in COMMANDS if other.startswith(f"{name} "))) if name != PROGRAM else own
+    known = own.union(*(options(other) for other in COMMANDS if other.startswith(f"{name} "))) if name not in PROGRAMS else own
     named = set(OPTION.findall(SECTIONS[name])) - {"--help"}
     assert own <= named
     assert named <= known
@@ -46,7 +51,7 @@ def test_every_option_is_named_and_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_call_commands_that_exist(name: str) -> None:
-    called = re.findall(r"^\$ (?:\w+=\$\()?(usher(?: [a-z][a-z-]*)*)", SECTIONS[name], re.MULTILINE)
+    called = re.findall(r"^\$ (?:\w+=\$\()?(usher(?:-reconciler)?(?: [a-z][a-z-]*)*)", SECTIONS[name], re.MULTILINE)
     assert not [line for line in called if not any(line == known or line.startswith(f"{known} ") for known in COMMANDS)]
 
 

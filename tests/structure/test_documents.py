@@ -63,7 +63,7 @@ def test_the_events_that_operators_look_for_are_logged() -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`.*`) \| (?:info|warning|error) \|", text, re.MULTILINE)
     named = {event for row in rows for event in re.findall(r"`([^`]+)`", row)}
-    used = {value for module in modules("service") for _, value in module.texts()}
+    used = {value for module in modules("service", "reconciler") for _, value in module.texts()}
     assert named
     assert not named - used
 

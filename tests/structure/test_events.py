@@ -11,10 +11,10 @@ from tests.structure.source import Module, modules
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 HARMLESS = {
-    "abandoned", "address", "allowed", "answers", "api_key_id", "at", "bodies", "clients", "closed", "complete",
-    "coupons", "customers", "ending", "exc_info", "found", "guesses", "heads", "left_out", "library", "limit", "name",
-    "nearest", "pid", "problem", "redemption_id", "refused", "request_id", "requests", "rows", "status", "store",
-    "taken", "under_way", "wanted",
+    "abandoned", "address", "allowed", "answers", "api_key_id", "at", "bodies", "cause", "clients", "closed", "complete",
+    "coupons", "customers", "ended", "ending", "exc_info", "found", "guesses", "heads", "is_same_server", "job",
+    "left_out", "library", "limit", "loaded", "mode", "name", "nearest", "pid", "problem", "redemption_id", "refused",
+    "releases_lost", "request_id", "requests", "rows", "run", "status", "store", "taken", "under_way", "verb", "wanted",
 }  # fmt: skip
 """Numbers, and texts from our own code or from the process' surroundings. Who adds one has thought about what it can hold.
 Names that end in `_s` are seconds."""

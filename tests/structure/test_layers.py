@@ -9,30 +9,38 @@ import pytest
 from tests.structure.source import PRODUCT, PROGRAMS, Module, modules
 
 LAYERS = (
-    ("lua", "service.model", "service.errors", "service.addresses", "service.reference"),
-    ("service.config",),
-    ("service.log", "service.counters", "service.ledger", "service.batcher", "service.workers"),
-    ("service.loads", "service.paced"),
+    ("lua", "service.model", "service.reconciling", "service.errors", "service.addresses", "service.reference"),
+    ("service.config", "service.transition", "service.redis_reasons", "service.breaker", "service.printing", "service.told"),
+    ("service.redis_client", "service.counts"),
+    ("service.log", "service.counters", "service.ledger", "service.batcher", "service.once", "service.workers"),
+    ("service.metrics", "service.loads", "service.paced", "service.comparing", "service.explaining"),
+    ("service.blocks",),
     ("service.claims", "service.attempts", "service.flights", "service.turns"),
-    ("service.abandoned", "service.guesses"),
-    ("service.redeem",),
+    ("service.abandoned", "service.guesses", "service.life", "service.tries"),
+    ("service.standings",),
+    ("service.redeem", "service.validations"),
     ("service.api",),
     ("service.app",),
     ("service.cli",),
 )
 """From the bottom up: a part imports from lower layers and from itself, never from beside or above."""
 
-FOR_RECONCILER = ("service.model", "service.errors", "service.config", "service.log", "service.counters", "service.ledger")
+FOR_RECONCILER = (
+    "service.model", "service.reconciling", "service.transition", "service.errors", "service.config", "service.log",
+    "service.counters", "service.comparing", "service.ledger", "service.addresses", "service.printing", "service.explaining",
+)  # fmt: skip
 """The jobs work with the stores; that there is a web side is nothing to them."""
 
 OWNERS = {
-    "aiohttp": ("service.api", "service.app", "service.cli"),
-    "redis": ("service.counters",),
+    "aiohttp": ("service.api", "service.app", "service.cli", "reconciler.port"),
+    "redis": ("service.counters", "service.redis_client", "service.redis_reasons"),
+    "hiredis": ("service.redis_client",),
     "aiomysql": ("service.ledger",),
     "pymysql": ("service.ledger",),
     "typer": ("service.cli", "reconciler.cli"),
-    "rich": ("service.cli", "reconciler.cli"),
-    "apscheduler": ("reconciler",),
+    "rich": ("service.printing", "reconciler.terminal"),
+    "apscheduler": ("reconciler.periodic",),
+    "prometheus_client": ("service.metrics", "reconciler.metrics"),
 }
 """A library stays with its owner: behind a gateway it can be exchanged, and its errors have one place to stop."""
 

@@ -17,6 +17,8 @@ NOT_THE_SERVICE = re.compile(r"^migration_")
 VERB = re.compile(
     r"\b(SELECT|INSERT|UPDATE|DELETE|REPLACE|TRUNCATE|CREATE|ALTER|DROP|RENAME|CALL|HANDLER|LOAD|GRANT|LOCK TABLES)\b(?!\s*\()"
 )
+DELETED = {"reconcile_run", "reconcile_finding"}
+"""The tables from which old rows go. From all others nothing does."""
 NO_VERBS = re.compile(r"--[^\n]*|'[^']*'|ON DUPLICATE KEY UPDATE|FOR UPDATE")
 """What looks like a verb and is none: comments, texts, and parts of other statements."""
 
@@ -61,19 +63,48 @@ def test_the_service_may_touch_its_own_keys_only() -> None:
 
 
 def granted(user: str) -> set[str]:
-    """The rights that accounts.sql gives an account."""
+    """The rights that accounts.sql gives an account in the whole database."""
     (rights,) = re.findall(rf"GRANT ([A-Z, ]+) ON usher\.\* TO ', @usher_{user}\)", accounts())
     return set(rights.split(", "))
+
+
+def granted_on_tables(user: str) -> dict[str, set[str]]:
+    """The rights that accounts.sql gives an account on single tables, less those that it takes away again."""
+    found: dict[str, set[str]] = {}
+    for verb, rights, table in re.findall(
+        rf"'(GRANT|REVOKE) ([A-Z, ]+) ON usher\.(\w+) (?:TO|FROM) ', @usher_{user}\)", accounts()
+    ):
+        if verb == "GRANT":
+            found.setdefault(table, set()).update(rights.split(", "))
+        else:
+            found[table] -= set(rights.split(", "))
+    return found
 
 
 def accounts() -> str:
     return (STORES / "accounts.sql").read_text(encoding="utf-8")
 
 
+def statements() -> dict[str, str]:
+    """The queries that the service's account sends, by name, without what looks like a verb."""
+    return {
+        path.stem: NO_VERBS.sub("", path.read_text(encoding="utf-8"))
+        for path in QUERIES.glob("*.sql")
+        if not NOT_THE_SERVICE.match(path.name) and path.stem != "schema"
+    }
+
+
 def test_the_service_may_do_to_the_ledger_what_it_does() -> None:
-    queries = [path for path in QUERIES.glob("*.sql") if not NOT_THE_SERVICE.match(path.name) and path.stem != "schema"]
-    verbs = {verb for path in queries for verb in VERB.findall(NO_VERBS.sub("", path.read_text(encoding="utf-8")))}
-    assert verbs == granted("service")
+    verbs = {verb for text in statements().values() for verb in VERB.findall(text)}
+    assert verbs == granted("service") | {"DELETE"}
+    assert "DELETE" not in granted("service")
+
+
+def test_the_service_may_delete_what_it_deletes() -> None:
+    deleting = [text for text in statements().values() if "DELETE" in VERB.findall(text)]
+    assert DELETED == {table for text in deleting for table in re.findall(r"DELETE FROM (\w+)", text)}
+    assert granted_on_tables("service") == {table: {"DELETE"} for table in DELETED}
+    assert {} == granted_on_tables("migration")
 
 
 def test_who_migrates_may_change_the_schema_besides() -> None:

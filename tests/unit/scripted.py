@@ -1,7 +1,7 @@
 """Records made by hand, and gateways whose answers a test writes down beforehand."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from service.model import (
     Standing,
     Wish,
 )
+from service.transition import Transition, Transitioned, TransitionEnding
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 COUPON = Coupon(7, "GOLD20", 20, 2, None, None, CouponStatus.ACTIVE, {}, 3, NOON, NOON)
@@ -68,6 +69,8 @@ class ScriptedClaims:
     coupon_id: int | None = COUPON.id
     ledger_seat: int | None = None
     found_none: bool = False
+    is_away: bool = False
+    is_behind: bool = False
     wishes: list[Wish] = field(default_factory=list)
     done: list[tuple[str, object]] = field(default_factory=list)
 
@@ -91,8 +94,15 @@ class ScriptedClaims:
         self.done.append(("load", code))
         return self.coupon_id
 
+    async def load_missing(self, code: str) -> int | None:
+        return await self.load(code)
+
     async def drain(self) -> None:
         """Nothing goes on in the background."""
+
+    async def catch_up(self, codes: Collection[str]) -> None:
+        self.done.append(("catch_up", set(codes)))
+        self.is_behind = False
 
     async def shrink(self, code: str) -> None:
         self.done.append(("shrink", code))
@@ -101,9 +111,13 @@ class ScriptedClaims:
         self.done.append(("refill", coupon.code))
         return self.found_none
 
-    async def seat_from_ledger(self, coupon: Coupon) -> int | None:
-        self.done.append(("seat_from_ledger", coupon.code))
+    async def seat_from_ledger(self, coupon: Coupon, *, since: float, in_block: bool = False) -> int | None:  # noqa: ARG002 - as Claims
+        self.done.append(("seat_in_block" if in_block else "seat_from_ledger", coupon.code))
         return self.ledger_seat
+
+    async def is_left(self, coupon: Coupon) -> bool:
+        self.done.append(("is_left", coupon.code))
+        return self.ledger_seat is not None
 
 
 @dataclass
@@ -147,9 +161,35 @@ class ScriptedGuesses:
         return self.limits
 
 
-def scripted_ledger(redemptions: ScriptedRedemptions, guesses: ScriptedGuesses | None = None) -> SimpleNamespace:
-    """A ledger with these redemptions and guesses, whose clock stands at noon."""
-    return SimpleNamespace(redemptions=redemptions, guesses=guesses or ScriptedGuesses(), now=lambda: NOON)
+@dataclass
+class ScriptedTransitions:
+    """Answers the batches from `answers`: one answer for each wish, or an error for all of them; then they end as DONE."""
+
+    answers: list[list[Transitioned | None] | UsherError] = field(default_factory=list)
+    asked: list[list[Transition]] = field(default_factory=list)
+
+    async def carry_out(self, wishes: Sequence[Transition], _deadline: float) -> list[Transitioned | None]:
+        self.asked.append(list(wishes))
+        if not self.answers:
+            return [Transitioned(TransitionEnding.DONE) for _ in wishes]
+        answer = self.answers.pop(0)
+        if isinstance(answer, UsherError):
+            raise answer
+        return answer
+
+
+def scripted_ledger(
+    redemptions: ScriptedRedemptions,
+    guesses: ScriptedGuesses | None = None,
+    transitions: ScriptedTransitions | None = None,
+) -> SimpleNamespace:
+    """A ledger with these redemptions, guesses and transitions, whose clock stands at noon."""
+    return SimpleNamespace(
+        redemptions=redemptions,
+        guesses=guesses or ScriptedGuesses(),
+        transitions=transitions or ScriptedTransitions(),
+        now=lambda: NOON,
+    )
 
 
 def standing(

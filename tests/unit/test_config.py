@@ -157,4 +157,4 @@ def test_every_setting_says_when_to_change_it(name: str) -> None:
     said = [field.description or "", fact(field, "when"), fact(field, "section"), allowed(field)]
     assert all(said)
     assert all(text.endswith((".", "…")) for text in said[:2])
-    assert unit(name, field) in {"", "processes", "milliseconds", "seconds", "requests", "rows", "connections"}
+    assert unit(name, field) in {"", "processes", "milliseconds", "seconds", "days", "requests", "rows", "connections"}

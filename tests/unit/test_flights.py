@@ -2,13 +2,19 @@ import asyncio
 
 import pytest
 
+from service.counts import Counts
 from service.errors import Overloaded
-from service.flights import Flights
-from service.model import Ending, Order, Redeemed, Refusal
+from service.flights import Flights, existing
+from service.model import Ending, Order, Redeemed, Redemption, RedemptionStatus, Refusal
 from tests.unit.scripted import redemption_for
 
 ORDER = Order(code="GOLD20", customer_id="ann", order_id="o-1", api_key_id=1)
 OTHER_CUSTOMER = Order(code="GOLD20", customer_id="bob", order_id="o-1", api_key_id=1)
+
+
+async def join(order: Order, _arrived_at: float, live: Redemption) -> Redeemed:
+    """Remembers nothing."""
+    return existing(order, live)
 
 
 async def test_overlapping_sends_of_one_order_share_one_flow() -> None:
@@ -20,9 +26,9 @@ async def test_overlapping_sends_of_one_order_share_one_flow() -> None:
         await asyncio.sleep(0.01)
         return Redeemed(Ending.CREATED, redemption_for(order))
 
-    flights = Flights(100)
+    flights = Flights(100, Counts())
 
-    answers = await asyncio.gather(*(flights.board(ORDER, 0.0, redeem) for _ in range(10)))
+    answers = await asyncio.gather(*(flights.board(ORDER, 0.0, redeem, join) for _ in range(10)))
 
     assert [ORDER] == asked
     assert [Ending.CREATED] + [Ending.REPLAYED] * 9 == [answer.ending for answer in answers]
@@ -37,9 +43,9 @@ async def test_an_overlapping_send_with_another_customer_is_a_mismatch() -> None
         await asyncio.sleep(0.01)
         return Redeemed(Ending.CREATED, redemption_for(order))
 
-    flights = Flights(100)
+    flights = Flights(100, Counts())
 
-    _, other = await asyncio.gather(flights.board(ORDER, 0.0, redeem), flights.board(OTHER_CUSTOMER, 0.0, redeem))
+    _, other = await asyncio.gather(flights.board(ORDER, 0.0, redeem, join), flights.board(OTHER_CUSTOMER, 0.0, redeem, join))
 
     assert Ending.ORDER_MISMATCH is other.ending
 
@@ -52,9 +58,11 @@ async def test_a_refusal_is_not_shared_with_another_customer() -> None:
         await asyncio.sleep(0.01)
         return refused if order.customer_id == "ann" else Redeemed(Ending.CREATED, redemption_for(order))
 
-    flights = Flights(100)
+    flights = Flights(100, Counts())
 
-    ann, again, bob = await asyncio.gather(*(flights.board(order, 0.0, redeem) for order in (ORDER, ORDER, OTHER_CUSTOMER)))
+    ann, again, bob = await asyncio.gather(
+        *(flights.board(order, 0.0, redeem, join) for order in (ORDER, ORDER, OTHER_CUSTOMER))
+    )
 
     assert [refused, refused] == [ann, again]
     assert Ending.CREATED is bob.ending
@@ -68,13 +76,75 @@ async def test_what_one_key_is_told_is_not_told_to_another() -> None:
         await asyncio.sleep(0.01)
         return limited if order.api_key_id == 1 else Redeemed(Ending.CREATED, redemption_for(order))
 
-    flights = Flights(100)
+    flights = Flights(100, Counts())
 
     one, other = await asyncio.gather(
-        flights.board(ORDER, 0.0, redeem), flights.board(ORDER._replace(api_key_id=2), 0.0, redeem)
+        flights.board(ORDER, 0.0, redeem, join), flights.board(ORDER._replace(api_key_id=2), 0.0, redeem, join)
     )
 
     assert [limited, Ending.CREATED] == [one, other.ending]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "joined"),
+    [
+        ((1, "k"), (1, "k"), False),
+        ((1, None), (2, None), False),
+        ((1, "k"), (1, "l"), True),
+        ((1, "k"), (2, "k"), True),
+        ((1, None), (1, "k"), True),
+        ((1, "k"), (1, None), True),
+    ],
+)
+async def test_another_idempotency_key_is_told_by_itself(
+    first: tuple[int, str | None], second: tuple[int, str | None], joined: bool
+) -> None:
+    """What a key stands for is for the ledger to say; another API key has keys of its own. The flow is asked once."""
+    asked: list[str] = []
+
+    async def redeem(order: Order, _arrived_at: float) -> Redeemed:
+        asked.append("redeem")
+        await asyncio.sleep(0.01)
+        return Redeemed(Ending.CREATED, redemption_for(order))
+
+    async def note(order: Order, arrived_at: float, live: Redemption) -> Redeemed:
+        asked.append("join")
+        return await join(order, arrived_at, live)
+
+    flights = Flights(100, Counts())
+    orders = [ORDER._replace(api_key_id=api_key_id, idempotency_key=key) for api_key_id, key in (first, second)]
+    one, other = await asyncio.gather(*(flights.board(order, 0.0, redeem, note) for order in orders))
+
+    assert ["redeem", "join"] == asked if joined else ["redeem"] == asked
+    assert [Ending.CREATED, Ending.REPLAYED] == [one.ending, other.ending]
+
+
+async def test_the_same_key_with_another_customer_is_reused() -> None:
+    async def redeem(order: Order, _arrived_at: float) -> Redeemed:
+        await asyncio.sleep(0.01)
+        return Redeemed(Ending.CREATED, redemption_for(order))
+
+    flights = Flights(100, Counts())
+    orders = [order._replace(idempotency_key="k") for order in (ORDER, OTHER_CUSTOMER)]
+    _, other = await asyncio.gather(*(flights.board(order, 0.0, redeem, join) for order in orders))
+    assert Ending.KEY_REUSED is other.ending
+
+
+async def test_what_has_ended_is_shared_by_the_same_key_alone() -> None:
+    """A key goes on standing for what has ended; to others of the order it says nothing."""
+
+    async def redeem(order: Order, _arrived_at: float) -> Redeemed:
+        await asyncio.sleep(0.01)
+        made = redemption_for(order)
+        if order.idempotency_key == "old":
+            ended = made._replace(status=RedemptionStatus.CANCELLED, seat=None, ended_at=made.created_at)
+            return Redeemed(Ending.REPLAYED, ended)
+        return Redeemed(Ending.CREATED, made)
+
+    flights = Flights(100, Counts())
+    orders = [ORDER._replace(idempotency_key=key) for key in ("old", "old", "new")]
+    answers = await asyncio.gather(*(flights.board(order, 0.0, redeem, join) for order in orders))
+    assert [Ending.REPLAYED, Ending.REPLAYED, Ending.CREATED] == [answer.ending for answer in answers]
 
 
 async def test_one_request_too_many_is_refused_at_once_and_leaves_no_trace() -> None:
@@ -85,12 +155,12 @@ async def test_one_request_too_many_is_refused_at_once_and_leaves_no_trace() -> 
         await gate.wait()
         return Redeemed(Ending.CREATED, redemption_for(order))
 
-    flights = Flights(2)
-    under_way = [asyncio.create_task(flights.board(ORDER, 0.0, redeem)) for _ in range(2)]
+    flights = Flights(2, Counts())
+    under_way = [asyncio.create_task(flights.board(ORDER, 0.0, redeem, join)) for _ in range(2)]
     await asyncio.sleep(0)
 
     with pytest.raises(Overloaded):
-        await flights.board(ORDER, 0.0, redeem)
+        await flights.board(ORDER, 0.0, redeem, join)
     gate.set()
     await asyncio.gather(*under_way)
 
@@ -104,10 +174,10 @@ async def test_a_defect_of_the_first_leaves_nobody_waiting() -> None:
         await asyncio.sleep(0.01)
         raise ZeroDivisionError(order.order_id)
 
-    flights = Flights(100)
+    flights = Flights(100, Counts())
 
     first, joined = await asyncio.gather(
-        flights.board(ORDER, 0.0, redeem), flights.board(ORDER, 0.0, redeem), return_exceptions=True
+        flights.board(ORDER, 0.0, redeem, join), flights.board(ORDER, 0.0, redeem, join), return_exceptions=True
     )
 
     assert isinstance(first, ZeroDivisionError)

@@ -1,5 +1,6 @@
 """The private stores: they answer, survive, end with their owner, and keep what they promise."""
 
+import itertools
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ import pymysql
 import pytest
 import redis
 
-from deploy.local import MARIADB_FOR_TESTS, PORTS, MariaDB, Redis, Store, StoreError
+from deploy.local import MARIADB_FOR_TESTS, PORTS, MariaDB, Redis, Store, StoreError, free_port
 from deploy.programs import PROJECT
 from tests.waiting import wait_until
 
@@ -114,7 +115,12 @@ def test_the_account_of_an_earlier_version_loses_its_rights_and_keeps_its_passwo
     mariadb.start()
 
     assert mariadb.password == before
-    assert grants(mariadb, "usher") == ["SELECT, INSERT, UPDATE ON `usher`.*", "USAGE ON *.*"]
+    assert grants(mariadb, "usher") == [
+        "DELETE ON `usher`.`reconcile_finding`",
+        "DELETE ON `usher`.`reconcile_run`",
+        "SELECT, INSERT, UPDATE ON `usher`.*",
+        "USAGE ON *.*",
+    ]
     assert grants(mariadb, "usher_migrate") == [
         "SELECT, INSERT, UPDATE, CREATE, DROP, INDEX, ALTER ON `usher`.*",
         "USAGE ON *.*",
@@ -153,10 +159,10 @@ def test_redis_keeps_nothing(redis_store: Redis) -> None:
 
 def test_a_paused_store_answers_only_when_it_goes_on(redis_store: Redis) -> None:
     redis_store.pause()
-    with redis.Redis.from_url(redis_store.url, socket_timeout=0.2, retry=None) as client:
-        with pytest.raises(redis.TimeoutError):
-            client.ping()
-        redis_store.resume()
+    with redis.Redis.from_url(redis_store.url, socket_timeout=0.2, retry=None) as hasty, pytest.raises(redis.TimeoutError):
+        hasty.ping()
+    redis_store.resume()
+    with redis.Redis.from_url(redis_store.url) as client:
         assert client.ping()
 
 
@@ -181,7 +187,7 @@ def test_a_port_that_somebody_takes_first_is_left_to_him(tmp_path: Path, monkeyp
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        ports = iter([taken.getsockname()[1], PORTS.start + os.getpid() % len(PORTS)])
+        ports = itertools.chain([taken.getsockname()[1]], iter(free_port, None))
         monkeypatch.setattr("deploy.instance.free_port", lambda: next(ports))
         with Redis(tmp_path / "redis") as store:
             assert store.port in PORTS

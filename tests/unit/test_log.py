@@ -128,6 +128,12 @@ def test_a_text_of_our_own_shows_nothing_that_it_quotes(text: str) -> None:
     assert not any(word in masked for word in ("GOLD20", "474f", "ann", "kkk"))
 
 
+def test_a_reason_that_is_not_there_is_none(lines: Lines) -> None:
+    structlog.get_logger("x").warning("ended", reason=None)
+    (event,) = lines()
+    assert event["reason"] is None
+
+
 def test_a_text_of_our_own_is_shown() -> None:
     """An apostrophe quotes nothing."""
     text = "the ledger's user may not do this: error 1142; run `usher migrate`"

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from service.config import Settings
-from service.errors import CounterUnavailable, LedgerUnavailable
+from service.counts import Counts
+from service.errors import LedgerUnavailable
 from service.guesses import Guesses
+from service.life import Life
 from service.model import (
     Claim,
     ClaimAnswer,
@@ -46,7 +48,8 @@ NOT_LOADED = Claim(ClaimAnswer.NOT_LOADED)
 def redeemer_of(claims: ScriptedClaims, redemptions: ScriptedRedemptions, *, deadline_ms: int = 5_000) -> Redeemer:
     gateways: tuple[Any, Any, Any] = (claims, claims, scripted_ledger(redemptions))
     settings = Settings(request_deadline_ms=deadline_ms)
-    return Redeemer(*gateways, settings, guesses=Guesses(*gateways[1:], settings))
+    life = Life(claims=gateways[0], ledger=gateways[2], settings=settings, counts=Counts())
+    return Redeemer(*gateways, settings, guesses=Guesses(*gateways[1:], settings), life=life, counts=Counts())
 
 
 async def redeem(claims: ScriptedClaims, redemptions: ScriptedRedemptions, *, deadline_ms: int = 5_000) -> Redeemed:
@@ -279,16 +282,6 @@ async def test_what_is_certainly_not_recorded_is_compensated() -> None:
 
     assert Ending.UNAVAILABLE is answer.ending
     assert [("release", (5, None))] == claims.done
-
-
-async def test_a_lost_claim_is_not_claimed_again() -> None:
-    """The script may have run: the order's next send gets the same seat."""
-    claims = ScriptedClaims([CounterUnavailable()])
-
-    answer = await redeem(claims, ScriptedRedemptions())
-
-    assert Ending.UNAVAILABLE is answer.ending
-    assert 1 == len(claims.wishes)
 
 
 async def test_a_ledger_that_fails_in_a_look_up_refuses_nobody() -> None:

@@ -3,6 +3,7 @@
     c.status = 'active'
     AND (c.starts_at IS NULL OR c.starts_at <= UTC_TIMESTAMP(6))
     AND (c.ends_at IS NULL OR c.ends_at > UTC_TIMESTAMP(6))
+    AND (c.busy_until IS NULL OR c.busy_until <= UTC_TIMESTAMP(6))
     AND ((c.max_redemptions IS NULL AND v.seat IS NULL) OR v.seat BETWEEN 1 AND c.max_redemptions)
     AND (
         (c.max_per_customer IS NULL AND v.customer_seat IS NULL)

@@ -7,5 +7,6 @@ SET
     status = {status},
     metadata = {metadata},
     version = {version},
-    updated_at = {updated_at}
+    updated_at = {updated_at},
+    busy_until = NULL
 WHERE id = {id};

@@ -1,5 +1,5 @@
 -- Why rows did not land, one answer for each, non-locking. The order in which the answers are looked at is the caller's.
-WITH v (n, coupon_id, customer_id, order_id, seat, customer_seat) AS (VALUES {rows})
+WITH v (n, coupon_id, customer_id, order_id, seat, customer_seat, api_key_id, idempotency_key) AS (VALUES {rows})
 SELECT STRAIGHT_JOIN
     v.n,
     -- NULL where there is no such coupon.
@@ -11,6 +11,7 @@ SELECT STRAIGHT_JOIN
     EXISTS (
         SELECT 1 FROM redemption s FORCE INDEX (redemption_seat) WHERE s.coupon_id = v.coupon_id AND s.seat = v.seat
     ) AS seat_taken,
+    {% known_id %} AS known_id,
     {% redemption_columns %}
 FROM v
 LEFT JOIN coupon c FORCE INDEX (PRIMARY) ON c.id = v.coupon_id

@@ -1,1 +1,3 @@
-(SELECT * FROM redemption FORCE INDEX ({index}) WHERE {conditions} ORDER BY id DESC LIMIT {limit});
+(SELECT * FROM redemption r FORCE INDEX ({index})
+WHERE {conditions} AND NOT {% is_abandoned %}
+ORDER BY id DESC LIMIT {limit});

@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS coupon (
     version INT UNSIGNED NOT NULL,
     created_at DATETIME(6) NOT NULL,
     updated_at DATETIME(6) NOT NULL,
+    -- While this moment is not over, the coupon answers that it is busy: a large move of its redemptions goes in pieces.
+    busy_until DATETIME(6) NULL,
     PRIMARY KEY (id),
     UNIQUE KEY coupon_code (code),
     CONSTRAINT coupon_code_form CHECK (code REGEXP '^[A-Z0-9][A-Z0-9_-]{0,63}$'),
@@ -64,8 +66,11 @@ CREATE TABLE IF NOT EXISTS redemption (
     UNIQUE KEY redemption_live_order (coupon_id, live_order_id),
     UNIQUE KEY redemption_idempotency_key (coupon_id, api_key_id, idempotency_key),
     KEY redemption_order (order_id),
+    -- It has the newest redemptions of a status first.
     KEY redemption_coupon_status (coupon_id, status),
     KEY redemption_expiry (status, expires_at),
+    -- Overdue holds of one coupon are found, and left out of its usage, by this key alone.
+    KEY redemption_coupon_expiry (coupon_id, status, expires_at),
     CONSTRAINT redemption_seat_from_1 CHECK (seat >= 1),
     CONSTRAINT redemption_customer_seat_from_1 CHECK (customer_seat >= 1),
     CONSTRAINT redemption_live CHECK ((status IN ('reserved', 'confirmed')) = (live_order_id IS NOT NULL)),
@@ -103,4 +108,85 @@ CREATE TABLE IF NOT EXISTS guess (
     limited_until DATETIME(6) NULL,
     PRIMARY KEY (place),
     KEY guess_limited_until (limited_until)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+
+-- Idempotency keys that found a redemption which another request had made; those that made one are in its row.
+CREATE TABLE IF NOT EXISTS found_key (
+    coupon_id BIGINT UNSIGNED NOT NULL,
+    api_key_id INT UNSIGNED NOT NULL,
+    idempotency_key VARCHAR(255) CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
+    redemption_id BINARY(16) NOT NULL,
+    PRIMARY KEY (coupon_id, api_key_id, idempotency_key)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+
+-- Every version of a coupon: who made it, when, and what it was before and after.
+CREATE TABLE IF NOT EXISTS coupon_history (
+    coupon_id BIGINT UNSIGNED NOT NULL,
+    version INT UNSIGNED NOT NULL,
+    changed_at DATETIME(6) NOT NULL,
+    -- The key's name, or the command line's user.
+    changed_by VARCHAR(128) NOT NULL,
+    -- All that can change of a coupon; before the first version there was nothing.
+    before_change JSON NULL,
+    after_change JSON NOT NULL,
+    PRIMARY KEY (coupon_id, version)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+
+-- Up to which seat a coupon's seats have been handed out in blocks, while Redis was away. A hint: the seats' unique key decides.
+CREATE TABLE IF NOT EXISTS seat_cursor (
+    coupon_id BIGINT UNSIGNED NOT NULL,
+    next INT UNSIGNED NOT NULL,
+    PRIMARY KEY (coupon_id)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+
+-- A run of the reconciler; queued, it is a wish that the leader has not fulfilled yet. Old ones are deleted.
+CREATE TABLE IF NOT EXISTS reconcile_run (
+    -- A UUIDv7: ids descend from the newest.
+    id BINARY(16) NOT NULL,
+    mode ENUM('check', 'repair', 'reseed') CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
+    -- NULL: all coupons.
+    code VARCHAR(64) CHARACTER SET ascii COLLATE ascii_nopad_bin NULL,
+    status ENUM('queued', 'running', 'done', 'failed') CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
+    -- Why: somebody asked by the API or at the command line, the schedule, or Redis had lost its keys.
+    cause ENUM('asked', 'schedule', 'cache_loss') CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
+    -- The key's name, or the command line's user and host; the reconciler's for its own runs.
+    asked_by VARCHAR(128) NOT NULL,
+    asked_at DATETIME(6) NOT NULL,
+    -- The reconciler that carries it out.
+    run_by VARCHAR(128) NULL,
+    begun_at DATETIME(6) NULL,
+    ended_at DATETIME(6) NULL,
+    coupons_checked INT UNSIGNED NOT NULL,
+    finding_count INT UNSIGNED NOT NULL,
+    -- Why it failed, without a password.
+    error VARCHAR(255) NULL,
+    PRIMARY KEY (id),
+    KEY reconcile_run_status (status, id),
+    CONSTRAINT reconcile_run_begun CHECK ((status = 'queued') = (begun_at IS NULL)),
+    CONSTRAINT reconcile_run_ended CHECK ((status IN ('done', 'failed')) = (ended_at IS NOT NULL))
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+
+-- What a run has found, in its order.
+CREATE TABLE IF NOT EXISTS reconcile_finding (
+    run_id BINARY(16) NOT NULL,
+    number INT UNSIGNED NOT NULL,
+    code VARCHAR(64) CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
+    kind ENUM('missing', 'outdated', 'leaked', 'ghost', 'behind', 'customer_count', 'oversold')
+        CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
+    seat INT UNSIGNED NULL,
+    customer_id VARCHAR(128) NULL,
+    -- What the counter said, and what the ledger says.
+    before_repair JSON NULL,
+    after_repair JSON NULL,
+    PRIMARY KEY (run_id, number)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;
+
+-- Which reconciler leads; one row. That it still does is the server's word: the session holds the lock.
+CREATE TABLE IF NOT EXISTS leader (
+    id TINYINT UNSIGNED NOT NULL,
+    name VARCHAR(128) NOT NULL,
+    session_id BIGINT UNSIGNED NOT NULL,
+    since DATETIME(6) NOT NULL,
+    PRIMARY KEY (id),
+    CONSTRAINT leader_one CHECK (id = 1)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;

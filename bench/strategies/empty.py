@@ -1,7 +1,5 @@
 """The empty handler: parses the same request, answers the same JSON, and does nothing else. The framework's ceiling."""
 
-import sys
-
 import orjson
 from aiohttp import web
 
@@ -25,20 +23,3 @@ async def redeem(request: web.Request) -> web.Response:
     order = orjson.loads(await request.read())
     answer = {**ANSWER, "customer_id": order["customer_id"], "order_id": order["order_id"]}
     return web.Response(body=orjson.dumps(answer), status=201, content_type="application/json")
-
-
-def main(port: int) -> None:
-    """Serve on 127.0.0.1 until SIGTERM."""
-    app = web.Application()
-    app.router.add_post("/v1/redemptions", redeem)
-    try:
-        import uvloop  # noqa: PLC0415 - an optional extra
-
-        loop = uvloop.new_event_loop()
-    except ImportError:
-        loop = None
-    web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None, loop=loop, backlog=4096)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -1,0 +1,4 @@
+SELECT {% redemption_columns %}
+FROM redemption r FORCE INDEX (PRIMARY)
+JOIN coupon c ON c.id = r.coupon_id
+WHERE r.id IN ({ids});

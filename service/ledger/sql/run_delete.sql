@@ -1,0 +1,1 @@
+DELETE FROM reconcile_run WHERE id = {id} AND status IN ('done', 'failed');

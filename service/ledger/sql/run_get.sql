@@ -1,0 +1,1 @@
+SELECT {% run_columns %} FROM reconcile_run n WHERE n.id = {id};
