@@ -93,8 +93,9 @@ class Duties:
         """Looks whether Redis has lost its keys; then they are loaded. Raises LedgerUnavailable, CounterUnavailable."""
         if not await self._close_orphans():
             return
+        asked = self._stores.redis.ask()
         is_lost = await self._cache.watch_once()
-        self._stores.redis.worked()
+        self._stores.redis.worked(asked)
         if is_lost:
             self._metrics.cache_losses.inc()
             self.hasten(RESEED)
@@ -185,11 +186,12 @@ class Duties:
 
     async def expire(self) -> None:
         """Ends holds whose time is over. Raises LedgerUnavailable."""
+        asked = self._stores.redis.ask()
         report = await jobs.expire_once(self._ledger, self._counters, self._is_stopping)
         if report.redis_error is not None:
-            self._stores.redis.failed(report.redis_error)
+            self._stores.redis.failed(asked, report.redis_error)
         elif report.ended:  # A run that has ended nothing has not asked Redis.
-            self._stores.redis.worked()
+            self._stores.redis.worked(asked)
         self._metrics.holds_expired.inc(report.ended)
         if report.ended or report.left_out:
             log.debug("holds expired", ended=report.ended, left_out=report.left_out, releases_lost=report.releases_lost)

@@ -53,14 +53,15 @@ class Runner:
     async def run(self) -> None:
         """One run, unless it may not be."""
         async with self._turn:
+            ledger, redis = self._stores.ledger.ask(), self._stores.redis.ask()
             try:
                 if await self.job.may_run():
                     await self.job.work()
-                    self._stores.ledger.worked()
+                    self._stores.ledger.worked(ledger)
             except LedgerUnavailable as error:
-                self._stores.ledger.failed(str(error))
+                self._stores.ledger.failed(ledger, str(error))
             except CounterUnavailable as error:
-                self._stores.redis.failed(str(error))
+                self._stores.redis.failed(redis, str(error))
             except Exception as error:  # The next run is tried all the same.
                 log.error("run failed", job=self.job.name, exc_info=error)  # noqa: TRY400 - with the error that is named
 

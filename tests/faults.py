@@ -11,6 +11,7 @@ and it outlives the loop of a single test.
 """
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -24,10 +25,11 @@ Result = TypeVar("Result")
 SomeRule = TypeVar("SomeRule", bound="Rule")
 
 CHUNK_BYTES = 65_536
+BACKLOG = 1_024
 CALL_TIMEOUT_S = 10.0
 """For a call into the proxy's thread, which does nothing there that takes time."""
 TURNS = 10
-"""Of the event loop; the library needs some three to begin to serve a connection, and to end one."""
+"""Of the event loop; the library needs some three to end a connection."""
 LATE_REPLY_TIMEOUT_S = 10.0
 """How long the store keeps its connection after the client has gone, so that a request that was held back can land."""
 
@@ -124,9 +126,9 @@ class Proxy:
         self._store_port = store_port
         self._links: dict[asyncio.Task[None], _Link] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closing = False
+        self._cuts = 0
         self._loop = asyncio.new_event_loop()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{self.port}", daemon=True)
 
     def __enter__(self) -> Self:
@@ -166,7 +168,7 @@ class Proxy:
 
     def refuse(self) -> None:
         """Resets all connections and refuses new ones, until `accept`."""
-        self.call(self._refuse())
+        self.call(self.stop())
 
     def accept(self) -> None:
         """Accepts connections; does nothing if it does already."""
@@ -192,50 +194,60 @@ class Proxy:
         return rule
 
     async def _listen(self) -> None:
-        if self._server is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=CHUNK_BYTES, backlog=1_024)
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=BACKLOG)
+            self._listener.settimeout(0)
+            self._loop.add_reader(self._listener, self._accept, self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Takes a client that waits. At once: the library's server loses one that it has accepted as it is being closed."""
+        try:
+            client, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # It has gone again.
+            return
+        self.accepted += 1
+        task = self._loop.create_task(self._serve(client, self._cuts))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _cut(self) -> None:
+        self._cuts += 1
         for link in self._links.values():
             link.cut()
 
-    async def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    async def stop(self) -> None:
+        """As `refuse`, for whoever is in the proxy's thread."""
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
         await self._cut()
 
     async def _close(self) -> None:
-        self._closing = True
-        await self._refuse()
-        for _ in range(TURNS):  # Until all that were accepted are served.
-            await asyncio.sleep(0)
+        await self.stop()
         for task in list(self._links):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)  # Those too that were still on their way to the store.
         for _ in range(TURNS):  # Until the transports that were aborted have said goodbye.
             await asyncio.sleep(0)
 
-    async def _serve(self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _serve(self, client: socket.socket, cuts: int) -> None:
+        """Passes on what a client says. `cuts`: how many there had been when it came; the next one is for it, too."""
+        client_reader, client_writer = await asyncio.open_connection(sock=client, limit=CHUNK_BYTES)
         try:
-            store_reader, store_writer = await asyncio.open_connection("127.0.0.1", self._store_port, limit=CHUNK_BYTES)
+            store = await asyncio.open_connection("127.0.0.1", self._store_port, limit=CHUNK_BYTES)
         except OSError:
             client_writer.transport.abort()
             return
-        link = _Link(self, (client_reader, client_writer), (store_reader, store_writer))
-        if self._closing:
+        link = _Link(self, (client_reader, client_writer), store)
+        if cuts != self._cuts:
             link.cut()
             return
+        task = asyncio.current_task()
+        assert task is not None
         self._links[task] = link
         try:
             await link.pass_on()
-        except asyncio.CancelledError:
-            pass  # The proxy closes; a task of `start_server` that ends as cancelled would be reported.
         finally:
             del self._links[task]
             link.cut()

@@ -10,6 +10,7 @@ import redis
 from pymysql.cursors import DictCursor
 
 from deploy.local import MariaDB, Redis
+from service.counters import MARKER
 from service.ledger.keys import KEY_BYTES, KEY_PREFIX, digest
 
 KEPT_TABLES = ("schema_migration",)
@@ -105,3 +106,10 @@ def flush(server: Redis) -> None:
     with redis.Redis.from_url(server.operator_url) as client:
         client.flushall()
         client.script_flush()
+
+
+def mark_seen(server: Redis) -> None:
+    """As a reconciler does that has loaded the counters: without its mark Redis counts as one that has lost its keys."""
+    with redis.Redis.from_url(server.operator_url) as client:
+        run_id = client.info("server")["run_id"]
+        client.hset(MARKER, mapping={"run_id": run_id, "reseeded": run_id})

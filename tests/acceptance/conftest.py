@@ -13,7 +13,7 @@ from deploy.local import MariaDB, Redis
 from tests.auditor import Auditor
 from tests.driver import Client, Json
 from tests.reconciler_process import Reconciler
-from tests.stores import Admin, empty, flush
+from tests.stores import Admin, empty, flush, mark_seen
 from tests.usher_process import Usher, environment
 
 StartUsher = Callable[..., Usher]
@@ -92,7 +92,7 @@ def usher(start_usher: StartUsher) -> Usher:
 
 @pytest.fixture
 def start_reconciler(stores: Stores, tmp_path: Path) -> Iterator[StartReconciler]:
-    """Starts reconcilers; those that run are stopped after the test."""
+    """Starts reconcilers beside a Redis that has lost nothing; those that run are stopped after the test."""
     with ExitStack() as running:
 
         def start(*, database_url: str = "", redis_url: str = "", settings: Mapping[str, str] | None = None) -> Reconciler:
@@ -101,6 +101,7 @@ def start_reconciler(stores: Stores, tmp_path: Path) -> Iterator[StartReconciler
                 redis_url=redis_url or stores.redis.url,
                 settings={"USHER_EXPIRE_INTERVAL_MS": "200", "USHER_RECONCILER_LISTEN_PORT": "0", **(settings or {})},
             )
+            mark_seen(stores.redis)
             started = Reconciler(tmp_path / f"log-{len(list(tmp_path.iterdir()))}", variables)
             running.callback(started.kept.stop)
             return started

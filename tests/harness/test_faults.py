@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import socket
 from collections.abc import Callable
 
 import pymysql
@@ -68,6 +70,25 @@ def test_refuses_and_accepts(redis_server: Redis, operator_url: str, faults: Fau
                 through.ping()
         proxy.accept()
         assert through.ping()
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_whoever_comes_as_it_refuses_is_cut(redis_server: Redis, faults: Faults, turns: int) -> None:
+    """So many turns of its loop after a client has connected: nobody is passed on, and nothing is left open."""
+    proxy = faults(redis_server.port)
+
+    async def refuse() -> socket.socket:
+        connected = socket.create_connection(("127.0.0.1", proxy.port))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await proxy.stop()
+        return connected
+
+    with proxy.call(refuse()) as came:
+        came.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):
+            assert b"" == came.recv(1)
+    gc.collect()
 
 
 def test_counts(redis_server: Redis, operator_url: str, faults: Faults) -> None:

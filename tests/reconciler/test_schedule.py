@@ -42,9 +42,9 @@ class Always:
         return self.leads
 
 
-def expiry(stop: asyncio.Event | None = None, leadership: Any = None) -> Runner:  # noqa: ANN401  (stands for one)
+def expiry(stop: asyncio.Event | None = None, leadership: Any = None, stores: Stores | None = None) -> Runner:  # noqa: ANN401  (stands for one)
     """The runner of the job that ends holds."""
-    stores = Stores()
+    stores = stores or Stores()
     who: Any = leadership or Always()
     metrics = Metrics(lambda: True, lambda: datetime.now(UTC))
     duties = Duties(Parts(NOBODY, NOBODY, who), stores=stores, metrics=metrics, stop=stop or asyncio.Event())
@@ -88,6 +88,42 @@ async def test_what_is_told(
         for _ in runs:
             await runner.run()
     assert events == [f"{event['log_level']} {event['event']}" for event in logged if event["log_level"] != "debug"]
+
+
+async def test_a_run_that_ends_late_brings_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had asked before the ledger went, and it fails after the ledger is back: neither says how it is now."""
+    stores = Stores()
+    answers: list[asyncio.Future[None]] = []
+
+    async def expire_once(*_: object) -> jobs.Report:
+        answers.append(asyncio.get_running_loop().create_future())
+        await answers[-1]
+        return DONE
+
+    monkeypatch.setattr(jobs, "expire_once", expire_once)
+
+    async def begin() -> tuple["asyncio.Task[None]", "asyncio.Future[None]"]:
+        """A run beside the others, and the answer that it waits for."""
+        count = len(answers)
+        run = asyncio.create_task(expiry(stores=stores).run())
+        await until(lambda: len(answers) > count, what="it has asked")
+        return run, answers[-1]
+
+    with capture_logs() as logged:
+        early, well = await begin()
+        gone, failure = await begin()
+        failure.set_exception(NO_LEDGER)
+        await gone
+        well.set_result(None)
+        await early
+        late, late_failure = await begin()
+        back, well = await begin()
+        well.set_result(None)
+        await back
+        late_failure.set_exception(NO_LEDGER)
+        await late
+    told = [event["event"] for event in logged if event["log_level"] != "debug"]
+    assert ["the ledger is away", "the ledger is back"] == told
 
 
 async def test_a_run_is_not_begun_beside_another_and_not_cut_off(
