@@ -180,13 +180,12 @@ class Guesses:
         """Makes it known whether there is such a coupon, and counts the guess if there is none."""
         if self._loads.known(guess.code) is not None:
             return 0
-        if not self._loads.is_unknown(guess.code):
-            try:
-                async with asyncio.timeout_at(until):
-                    await self._loads.load(guess.code)
-            except TimeoutError as error:
-                raise LedgerUnavailable("no time was left to read the coupon") from error
-        return 0 if self._loads.known(guess.code) is not None else await self.note(guess, until)
+        try:
+            async with asyncio.timeout_at(until):
+                found = await self._loads.load(guess.code)
+        except TimeoutError as error:
+            raise LedgerUnavailable("no time was left to read the coupon") from error
+        return 0 if found is not None else await self.note(guess, until)
 
     async def note(self, guess: Guess, until: float) -> int:
         """Counts a guess, durably; 0, or for how many whole seconds the customer is limited: then it is one too many.

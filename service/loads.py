@@ -20,9 +20,6 @@ GUESSES_INTERVAL_S = 0.1
 CODES_PER_STATEMENT_MAX = 1_000
 LOAD_DEADLINE_S = 2.0
 """For the statement, which many requests share; each request still keeps its own deadline."""
-UNKNOWN_FOR_S = 1.0
-"""How long a code that the ledger does not know is remembered: a coupon created elsewhere can be redeemed after it."""
-UNKNOWN_MAX = 20_000
 KNOWN_MAX = 200_000
 """Codes remembered with their coupon's id, which never changes; some 100 bytes each."""
 
@@ -34,14 +31,13 @@ Value = TypeVar("Value")
 
 
 class Loads:
-    """Loads counters, and remembers which codes there are."""
+    """Loads counters, and remembers which codes there are; never which there are not: anybody may create one at any time."""
 
     def __init__(self, counters: Counters, ledger: Ledger, counts: Counts) -> None:
         self._counters = counters
         self._counts = counts
         self._ledger = ledger
         self._known: OrderedDict[str, int] = OrderedDict()
-        self._unknown: OrderedDict[str, float] = OrderedDict()
         self._waiting: dict[str, asyncio.Future[int | None]] = {}
         self._at_hand: dict[str, asyncio.Future[int | None]] = {}
         self._even_newer: set[str] = set()
@@ -52,20 +48,6 @@ class Loads:
     def known(self, code: str) -> int | None:
         """The id of this code's coupon, by the ledger; None when this process has not loaded it yet."""
         return self._known.get(code)
-
-    def is_unknown(self, code: str) -> bool:
-        """Whether the ledger has just said that there is no such coupon."""
-        until = self._unknown.get(code)
-        if until is None:
-            return False
-        if until > asyncio.get_running_loop().time():
-            return True
-        del self._unknown[code]
-        return False
-
-    def forget(self, code: str) -> None:
-        """Forget that there was no such coupon."""
-        self._unknown.pop(code, None)
 
     async def load(self, code: str, *, even_newer: bool = False) -> int | None:
         """Load this code's counter by a statement that begins after this call; the coupon's id, or None if there is none.
@@ -137,13 +119,8 @@ class Loads:
         )  # Asked for before this statement, so it is read after their counters.
         self._even_newer -= even_newer
         found = await self._ledger.coupons.load(codes, asyncio.get_running_loop().time() + LOAD_DEADLINE_S)
-        now = asyncio.get_running_loop().time()
-        for code in codes:
-            if code in found:
-                self._unknown.pop(code, None)
-                remember(self._known, code, found[code].coupon.id, KNOWN_MAX)
-            else:
-                remember(self._unknown, code, now + UNKNOWN_FOR_S, UNKNOWN_MAX)
+        for code, loaded in found.items():
+            remember(self._known, code, loaded.coupon.id, KNOWN_MAX)
         if found:
             try:
                 await self._counters.load(list(found.values()), even_newer=even_newer)

@@ -114,7 +114,6 @@ class Redeemer:
 
         Redis away is no harm: the ledger refuses what an outdated counter allows, and confirms each of its refusals.
         """
-        self._loads.forget(code)
         try:
             await self._loads.load(code)
         except LedgerUnavailable as error:
@@ -143,8 +142,6 @@ class Redeemer:
 
     async def _redeem(self, order: Order, arrived_at: float) -> Redeemed:
         """The flow, and what is left to do when a store fails in the middle of it."""
-        if self._loads.is_unknown(order.code):
-            return REFUSED[Refusal.COUPON_NOT_FOUND]
         wish = Wish(order.order_id, order.customer_id)
         attempt = Attempt(order, arrived_at + self._record_s, arrived_at + self._answer_s, wish)
         attempt.coupon_id = self._loads.known(order.code) or 0

@@ -106,6 +106,8 @@ class Validations:
         limited_s = await self._guesses.limited_for(guess, until)
         if limited_s:
             return Validated(None, None, limited_s)
+        if self._loads.known(asked.code) is None:
+            return NOT_FOUND
         validated = await self._validate(asked, until)
         if validated.refusal is Refusal.COUPON_NOT_FOUND:  # An archived one, too.
             return validated._replace(limited_s=await self._guesses.note(guess, until))
@@ -114,7 +116,7 @@ class Validations:
     async def _validate(self, asked: Validation, until: float) -> Validated:
         """The ledger's word, then the counter's with the ledger's look at it; again after what was wrong has been mended."""
         code = asked.code
-        if self._loads.is_unknown(code) or (self._loads.known(code) is None and await self._loads.load(code) is None):
+        if self._loads.known(code) is None and await self._loads.load(code) is None:
             return NOT_FOUND
         order = Order(code, asked.customer_id or NOBODY, NOBODY, asked.api_key_id)
         for number in itertools.count(1):

@@ -77,9 +77,6 @@ class ScriptedClaims:
     def known(self, _code: str) -> int | None:
         return self.coupon_id
 
-    def is_unknown(self, _code: str) -> bool:
-        return False
-
     async def claim(self, wishes: Sequence[tuple[str, Wish]]) -> list[Claim | CounterUnavailable]:
         self.wishes.extend(wish for _, wish in wishes)
         return [self.answers.pop(0) for _ in wishes]

@@ -46,9 +46,6 @@ class Coupons:
     def known(self, code: str) -> int | None:
         return 7 if code in self._known else None
 
-    def is_unknown(self, _code: str) -> bool:
-        return False
-
     async def load(self, code: str) -> int | None:
         self.loaded.append(code)
         await self.gate.wait()
