@@ -39,8 +39,10 @@ for _, seat in ipairs(seats) do
 end
 
 local freed = counter.put_all("SADD", KEYS[2], free)
-if complete >= 0 then
-  redis.call("HSET", KEYS[1], "searched", complete * now_ms)
+if complete == 1 then
+  redis.call("HSET", KEYS[1], "searched", now_ms, "unsearched", 0)
+elseif complete == 0 then
+  redis.call("HSET", KEYS[1], "searched", 0)
 end
 counter.keep(idle_s)
 return freed

@@ -23,6 +23,6 @@ end
 
 local next_seat = math.max(c.next, math.min(seat_max, c.max_redemptions))
 redis.call("UNLINK", KEYS[2])
-redis.call("HSET", KEYS[1], "next", next_seat, "searched", 0)
+redis.call("HSET", KEYS[1], "next", next_seat, "searched", 0, "unsearched", next_seat)
 counter.keep(idle_s)
 return next_seat

@@ -36,8 +36,8 @@ def ignored(_: Sequence[Finding]) -> None:
 class Following:
     """Who follows a run. `told`: of findings, as they become certain. `progress`: how far it is.
 
-    `is_stopping` and `may_mend`: see `compare_once`. `keeps_notes`: also a note is stored. `is_patient`: it is tried to store
-    the end until it is stored, or somebody asks to stop.
+    `is_stopping`, `may_mend` and `tells_unsearched`: see `compare_once`. `keeps_notes`: also a note is stored.
+    `is_patient`: it is tried to store the end until it is stored, or somebody asks to stop.
     """
 
     told: Callable[[Sequence[Finding]], None] = ignored
@@ -45,6 +45,7 @@ class Following:
     is_stopping: Callable[[], bool] = never
     may_mend: Callable[[], Awaitable[bool]] = always
     keeps_notes: bool = True
+    tells_unsearched: bool = True
     is_patient: bool = False
 
 
@@ -114,6 +115,7 @@ class Carrier:
             notes.found,
             code=run.code,
             mend=run.mode is Mode.REPAIR,
+            tells_unsearched=following.tells_unsearched,
             may_mend=following.may_mend,
             is_stopping=following.is_stopping,
             progress=following.progress,

@@ -27,14 +27,19 @@ class Stopped(Exception):
 class Collecting:
     """Collects suspicions; has them looked at again, told, and mended where there is a `mending`.
 
+    `tells_unsearched`: also leaked seats that their counter has not looked for since it was made, see `Inspected.unsearched`.
+
     `counts`: findings by kind, without the notes. `missing`: coupons without a counter. `not_mended`: findings that are as they
     were. `unlisted`: leaked seats that were counted and not told one by one.
     """
 
-    def __init__(self, looks: Looks, found: Found, *, mending: Mending | None, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, looks: Looks, found: Found, *, mending: Mending | None, tells_unsearched: bool, is_stopping: Callable[[], bool]
+    ) -> None:
         self._looks = looks
         self._found = found
         self._mending = mending
+        self._tells_unsearched = tells_unsearched
         self._is_stopping = is_stopping
         self._suspects: dict[int, Suspect] = {}
         self.counts: Counter[Kind] = Counter()
@@ -61,6 +66,7 @@ class Collecting:
             return
         confirmed = await self._looks.confirm(list(suspects.values()), wait=self._mending is not None)
         for one in confirmed:
+            one.quiet_to = 0 if self._tells_unsearched else one.counter.unsearched
             for findings in chunks(one.findings(), FINDINGS_AT_ONCE):
                 await self.tell(findings)
             self.counts[Kind.LEAKED] += one.unlisted

@@ -78,20 +78,23 @@ async def compare_once(
     *,
     code: str | None = None,
     mend: bool = False,
+    tells_unsearched: bool = True,
     may_mend: Callable[[], Awaitable[bool]] = always,
     is_stopping: Callable[[], bool] = never,
     progress: Progress = unseen,
 ) -> Report:
     """Compares all coupons, or the one with this code, with their counters; `mend`: and mends what differs.
 
-    `found` is told findings as they become certain, and notes (Kind.MISSING). `may_mend` is asked before each mending, and
-    `is_stopping` between statements: then the run ends, and what was suspected and not yet certain is dropped. With a code that
-    no coupon has, nothing is found. Raises LedgerUnavailable and CounterUnavailable; what was told and mended by then stays.
+    `found` is told findings as they become certain, and notes (Kind.MISSING); with `tells_unsearched` also of seats that their
+    counter has not looked for since it was made, as it does when it needs them: those are mended in any case. `may_mend` is
+    asked before each mending, and `is_stopping` between statements: then the run ends, and what was suspected and not yet
+    certain is dropped. With a code that no coupon has, nothing is found. Raises LedgerUnavailable and CounterUnavailable; what
+    was told and mended by then stays.
     """
     comparing = Comparing(counters)
     looks = Looks(ledger, comparing, claim_age_max_s=counters.claim_age_max_ms / 1_000)
     mending = Mending(ledger, counters, comparing, may_mend) if mend else None
-    collecting = Collecting(looks, found, mending=mending, is_stopping=is_stopping)
+    collecting = Collecting(looks, found, mending=mending, tells_unsearched=tells_unsearched, is_stopping=is_stopping)
     comparison = _Comparison(looks, collecting, progress)
     complete = True
     try:

@@ -42,6 +42,7 @@ class SeatComparison:
         self._collecting = collecting
         self._summed = summed
         self._leaked_left: dict[int, int] = {}
+        self._left_out: dict[int, int] = {}
 
     async def compare(self, pairs: Sequence[Pair]) -> None:
         """Sums up what is free and what is in rows, and lists the ranges that differ. Coupons with equal ranges go together."""
@@ -93,15 +94,20 @@ class SeatComparison:
     def _to_list(self, pairs: Sequence[Pair], sums: Mapping[int, diff.SeatSums]) -> Iterator[Piece]:
         """What is to be listed of these coupons, ascending by coupon and seat."""
         for ledger, counter in sorted(pairs, key=lambda pair: pair[0].coupon.id):
-            of = sums[ledger.coupon.id]
-            missing = of.missing
-            is_unsearched = missing > diff.UNSEARCHED_SEATS_MIN and counter.number("searched") == 0
-            self._leaked_left[ledger.coupon.id] = 0 if is_unsearched else LEAKED_LISTED_MAX
+            of, coupon_id = sums[ledger.coupon.id], ledger.coupon.id
+            missing = of.missing()
+            left_out = counter.unsearched
+            if missing - of.missing(above=left_out) > diff.UNSEARCHED_SEATS_MIN:
+                missing = of.missing(above=left_out)
+            else:
+                left_out = 0
+            self._left_out[coupon_id], self._leaked_left[coupon_id] = left_out, LEAKED_LISTED_MAX
             for one in of.differing():
                 for low in range(one.low, one.high + 1, LISTED_SEATS):
-                    if one.has_free or self._leaked_left[ledger.coupon.id] > 0:
-                        yield Piece(ledger, counter, low, min(low + LISTED_SEATS - 1, one.high), one.has_free)
-            if missing > LEAKED_LISTED_MAX and not is_unsearched:
+                    high = min(low + LISTED_SEATS - 1, one.high)
+                    if one.has_free or (high > left_out and self._leaked_left[coupon_id] > 0):
+                        yield Piece(ledger, counter, low, high, one.has_free)
+            if missing > LEAKED_LISTED_MAX:
                 self._collecting.suspect(ledger, counter).unlisted = missing - LEAKED_LISTED_MAX
 
     async def _list(self, pieces: Sequence[Piece]) -> None:
@@ -114,9 +120,11 @@ class SeatComparison:
             coupon = one.ledger.coupon
             pairs[coupon.code] = (one.ledger, one.counter)
             sitting = taken.get(coupon.id, set())
-            is_wanted = self._leaked_left[coupon.id] > 0
+            is_wanted, left_out = self._leaked_left[coupon.id] > 0, self._left_out[coupon.id]
             wanted.setdefault(coupon.code, []).extend(
-                seat for seat in range(one.low, one.high + 1) if (one.has_free if seat in sitting else is_wanted)
+                seat
+                for seat in range(one.low, one.high + 1)
+                if (one.has_free if seat in sitting else is_wanted and seat > left_out)
             )
         states = await self._looks.states({code: seats for code, seats in wanted.items() if seats})
         for code, found in states.items():

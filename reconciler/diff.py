@@ -25,8 +25,8 @@ RANGE_SEATS_MIN: Final = 256
 RANGES_MAX: Final = 65_536
 """A coupon has no more ranges: their sums take 2 MB. With more than 16 million seats the ranges are larger."""
 UNSEARCHED_SEATS_MIN: Final = 100_000
-"""More seats that are in no row and not free, in a counter that has not searched since it was loaded, are no fault: they are
-looked for when they are needed. Fewer are all listed."""
+"""More seats that are in no row and not free, and that their counter has not looked for since it was made, are no fault: they
+are looked for when they are needed. Fewer are all listed."""
 BEFORE_S: Final = 1.0
 """By so much may the clock that `created_at` comes from be ahead of the clock of the coupon's history."""
 
@@ -194,11 +194,14 @@ class SeatSums:
             if sums != (full if high - low + 1 == full.seats else all_of(high - low + 1)):
                 yield Differing(number, low, high, self._free[number] > 0)
 
-    @property
-    def missing(self) -> int:
-        """Seats that are handed out, not free, and in no row: so many at least, some of them in flight."""
+    def missing(self, *, above: int = 0) -> int:
+        """Seats that are handed out, not free, and in no row: so many at least, some of them in flight.
+
+        `above`: only in ranges whose seats are all above this one.
+        """
+        first = -(-above // self.size)
         found = 0
-        for number, count in enumerate(self._counts):
+        for number, count in enumerate(self._counts[first:], first):
             found += max(0, min(self.size, self.next - number * self.size) - count)
         return found
 

@@ -137,10 +137,12 @@ class Duties:
         def is_stopping() -> bool:
             return self._is_stopping() or self._leadership.term != term
 
+        is_asked = run.cause is not Cause.SCHEDULE
         following = Following(
             is_stopping=is_stopping,
             may_mend=self._leadership.is_leading,
-            keeps_notes=run.cause is not Cause.SCHEDULE,
+            keeps_notes=is_asked,
+            tells_unsearched=is_asked,
             is_patient=True,
         )
         result = await self._carrier.carry_out(run, following)

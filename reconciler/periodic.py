@@ -94,6 +94,7 @@ class Timetable:
             yield
         finally:
             watch.cancel()
+            logging.getLogger("apscheduler").setLevel(logging.CRITICAL)  # That jobs are cut off here is no news.
             self._scheduler.shutdown()
             # It ends with the loop's next turn.
             await asyncio.sleep(0)

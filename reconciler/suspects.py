@@ -49,7 +49,7 @@ class Suspect:
     `free` that can't be seats. `pending`: seats in no row whose claims were pending, and in how many looks they were not any
     more. `customers`: the count as it is written, and live redemptions; `in_doubt`: those that a claim in flight may explain;
     `customers_ids`: which live redemptions, of either, empty before the first further look.
-    `unlisted`: leaked seats beyond those that are listed.
+    `unlisted`: leaked seats beyond those that are listed. `quiet_to`: leaked seats up to this one are mended and not told.
     """
 
     ledger: ComparedCoupon
@@ -64,6 +64,7 @@ class Suspect:
     in_doubt: dict[str, tuple[str, int]] = field(default_factory=dict)
     customers_ids: dict[str, frozenset[bytes]] = field(default_factory=dict)
     unlisted: int = 0
+    quiet_to: int = 0
 
     @property
     def code(self) -> str:
@@ -107,7 +108,7 @@ class Suspect:
             yield Finding(code, Kind.OUTDATED, dict(self.outdated.before), dict(self.outdated.after))
         if self.is_behind:
             yield Finding(code, Kind.BEHIND, self.counter.number("next"), self.ledger.seat_high)
-        for seat in sorted(self.leaked):
+        for seat in sorted(seat for seat in self.leaked if seat > self.quiet_to):
             yield Finding(code, Kind.LEAKED, "handed out", "free", seat=seat)
         for seat in sorted(self.ghosts):
             yield Finding(code, Kind.GHOST, "free", "taken", seat=seat)
@@ -115,7 +116,7 @@ class Suspect:
             above = diff.as_seat(member, MAX_REDEMPTIONS_MAX)
             if above is None:
                 yield Finding(code, Kind.GHOST, diff.readable(member), "no seat")
-            else:
+            elif not self.is_behind or above > self.ledger.seat_high:  # Else it is `next` that is wrong.
                 yield Finding(code, Kind.GHOST, "free", "not handed out", seat=above)
         for customer in sorted(self.customers):
             seen, live = self.customers[customer]

@@ -53,6 +53,7 @@ class Inspected:
     """A counter as it is written. `is_right`: a script could have written it; else whoever claims next drops it.
 
     `values`: its fields as text, those that are there. `types`: of its four keys. Then how many entries they have.
+    `unsearched`: seats up to this one have not been looked for since it was made or shrunk; 0: they have.
     """
 
     is_right: bool
@@ -61,6 +62,7 @@ class Inspected:
     free_count: int
     customer_count: int
     pending_count: int
+    unsearched: int = 0
 
     def number(self, field: str) -> int:
         """A field of a counter that is right, but `status`."""
@@ -156,7 +158,7 @@ class Comparing:
 
 
 def _inspected(reply: Sequence[Any]) -> Inspected:
-    is_right, types, values, free, customers, pending = reply
+    is_right, types, values, free, customers, pending, unsearched = reply
     found = zip(FIELDS, values, strict=bool(values))
     return Inspected(
         is_right == 1,
@@ -165,6 +167,7 @@ def _inspected(reply: Sequence[Any]) -> Inspected:
         free,
         customers,
         pending,
+        unsearched,
     )
 
 

@@ -34,10 +34,11 @@ function loading.load(counter, keys, fresh, how)
     end
   end
 
+  next_seat = math.min(next_seat, fresh.max_redemptions)
   redis.call("HSET", keys[1], "coupon_id", fresh.coupon_id, "version", fresh.version, "status", fresh.status,
     "max_redemptions", fresh.max_redemptions, "max_per_customer", fresh.max_per_customer,
     "starts_at", fresh.starts_at, "ends_at", fresh.ends_at, "loaded", how.now_ms,
-    "next", math.min(next_seat, fresh.max_redemptions), "searched", 0)
+    "next", next_seat, "searched", 0, "unsearched", next_seat)
   counter.keep(how.idle_s, kept)
   return 1
 end

@@ -12,7 +12,7 @@ from tests.auditor import Auditor
 from tests.driver import Answer, Client, orders, tally
 from tests.faults import Proxy, holding
 from tests.usher_process import Usher
-from tests.waiting import until
+from tests.waiting import until, until_async
 
 DEADLINE_MS = 2_000
 SETTINGS = {"USHER_REQUEST_DEADLINE_MS": str(DEADLINE_MS), "USHER_REDIS_TIMEOUT_MS": "600"}
@@ -72,9 +72,18 @@ def proxies(all_proxies: Proxies) -> Iterator[Proxies]:
 
 
 async def made(client: Client, coupon: MakeCoupon, **fields: int) -> str:
-    """A coupon whose counter is loaded and one of whose uses is taken, so that the next request goes the shortest way."""
+    """A coupon whose counter is loaded and one of whose uses is taken, so that the next request goes the shortest way.
+
+    Redis is asked again, whatever the test before has done to it; the first request may have found a connection of then dead.
+    """
+
+    async def is_asked() -> bool:
+        return bool((await client.get("/readyz")).body["status"] == "ready")
+
+    await until_async(is_asked, what="Redis is asked")
     code = await coupon("LOST", **fields)
     assert (await redeem_until_served(client, code, "first", "first")).status in (200, 201)
+    await until_async(is_asked, what="Redis is asked")
     return code
 
 

@@ -84,8 +84,10 @@ async def until_ready(usher: Usher) -> None:
 
 
 @pytest.fixture(autouse=True)
-async def _redis_is_asked(usher: Usher) -> None:
-    """Whatever the test before has done to it."""
+async def _redis_is_asked(usher: Usher, client: Client, coupon: MakeCoupon) -> None:
+    """Whatever the test before has done to it; requests that find a connection of then dead are not those of the next test."""
+    await until_ready(usher)
+    await client.redeem_all(await coupon("BEFORE"), orders(20))
     await until_ready(usher)
 
 

@@ -34,9 +34,40 @@ async def test_inspect(comparing: Comparing, counters: Counters, raw: Raw) -> No
     loaded_at = found.values["loaded"]
     values = {**written, "loaded": loaded_at, "next": "3", "searched": "0"}
     wanted = Inspected(is_right=True, types=ALL_TYPES, values=values, free_count=1, customer_count=3, pending_count=3)
+    assert 0 == wanted.unsearched
     assert wanted == found
     assert 3 == found.number("next")
     assert (True, {"counter": "hash"} | UNTYPED, 0) == (other.is_right, other.types, other.free_count)
+
+
+async def test_seats_that_were_not_looked_for_yet(comparing: Comparing, counters: Counters, raw: Raw) -> None:
+    """Up to where the counter began, or was shrunk; no more once it has searched. What cannot be right counts as none."""
+
+    async def unsearched() -> int:
+        (found,) = await comparing.inspect([CODE])
+        assert found is not None
+        return found.unsearched
+
+    assert 0 == await unsearched()
+    await raw.delete(COUNTER)
+    await counters.load([loaded(9, 1, seat_max=4)])
+    await claim(counters, wishes("d"))
+    assert 4 == await unsearched()
+    await counters.shrink(CODE, 7)
+    assert 7 == await unsearched()
+    for wrong in ("10", "-1", "x", "07"):
+        await raw.hset(COUNTER, "unsearched", wrong)
+        assert 0 == await unsearched()
+    await counters.shrink(CODE, 0)
+    assert 7 == await unsearched()
+    look = await counters.look(CODE)
+    assert look is not None
+    await counters.refill(CODE, look, seats=[2], complete=None)
+    assert 7 == await unsearched()
+    await counters.refill(CODE, look, seats=[], complete=True)
+    assert 0 == await unsearched()
+    await counters.refill(CODE, look, seats=[], complete=False)
+    assert 0 == await unsearched(), "what it does not know now it knew once"
 
 
 @pytest.mark.parametrize("field", ["next", "status", "loaded", "coupon_id"])

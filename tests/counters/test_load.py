@@ -29,6 +29,7 @@ async def test_fields(counters: Counters, raw: redis.asyncio.Redis) -> None:
         "ends_at": "253402300799000",
         "next": "3",
         "searched": "0",
+        "unsearched": "3",
     } == fields
 
 

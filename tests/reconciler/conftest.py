@@ -8,7 +8,10 @@ from deploy.local import MariaDB, Redis
 from service.config import Settings
 from service.counters import Counters
 from service.ledger import Ledger
+from service.model import Coupon, LoadedCoupon
 from tests.faults import Proxy
+from tests.ledger import given
+from tests.reconciler.comparisons import redeemed
 from tests.stores import Admin
 
 
@@ -26,6 +29,15 @@ async def counters(settings: Settings) -> AsyncIterator[Counters]:
     gateway = await Counters.connect(settings)
     yield gateway
     await gateway.close()
+
+
+@pytest.fixture
+async def coupon(ledger: Ledger, counters: Counters) -> Coupon:
+    """GOLD20 with 20 uses and one per customer, of which 10 have been redeemed; its counter says so. Modules have others."""
+    made = await given.coupon(ledger, max_redemptions=20, max_per_customer=1)
+    await counters.load([LoadedCoupon(made, 0)])
+    await redeemed(ledger, counters, made, 10)
+    return made
 
 
 @pytest.fixture

@@ -105,6 +105,37 @@ async def test_found_and_mended(coupon: Coupon, variables: dict[str, str], raw: 
     assert 6 == admin.value("SELECT COUNT(*) FROM reconcile_finding")
 
 
+@pytest.mark.parametrize(
+    ("part", "planted", "kind", "told"),
+    [
+        ("counter", {"max_redemptions": "30"}, "outdated", ({"max_redemptions": 30}, {"max_redemptions": 20})),
+        ("counter", {"next": "3"}, "behind", (3, 5)),
+        ("customers", {"ann": "1"}, "customer_count", (1, 0)),
+    ],
+)
+async def test_each_other_kind(
+    part: str,
+    planted: dict[Any, Any],
+    kind: str,
+    told: tuple[Any, Any],
+    ledger: Ledger,
+    counters: Counters,
+    variables: dict[str, str],
+    raw: redis.asyncio.Redis,
+) -> None:
+    """As above, of one kind alone."""
+    made = await given.coupon(ledger, max_redemptions=20, max_per_customer=3)
+    await given.endings(ledger, *(given.row(ledger, made, seat=seat, customer_seat=1) for seat in range(1, SEATS + 1)))
+    await counters.load([LoadedCoupon(made, SEATS)])
+    await raw.hset(key(made.code, part), mapping=planted)
+    for mode, status in (("check", 1), ("repair", 0)):
+        done = await command(mode, "--json", variables=variables)
+        found = [(one["code"], one["kind"], one["before"], one["after"]) for one in done.json["findings"]]
+        assert (status, [(made.code, kind, *told)]) == (done.status, found), done.errors
+    clean = await command("check", "--json", variables=variables)
+    assert (0, []) == (clean.status, clean.json["findings"])
+
+
 async def test_what_cannot_be_mended(coupon: Coupon, variables: dict[str, str], admin: Admin) -> None:
     """A row above the limit that was always in force: repair says so as often as it is asked, 1."""
     admin.run("UPDATE redemption SET seat = 25 WHERE seat = 5")

@@ -12,7 +12,7 @@ from reconciler import collecting, compare, comparing_seats, diff, suspects
 from reconciler.compare import Report, compare_once
 from service.counters import PARTS, ClaimBatch, Counters, key
 from service.errors import CounterUnavailable, LedgerUnavailable
-from service.ledger import Ledger, walk
+from service.ledger import Ledger
 from service.model import Coupon, CouponStatus, LoadedCoupon, Wish
 from service.reconciling import Finding, Kind
 from tests.faults import Proxy
@@ -32,15 +32,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is in flight that would need longer."""
     monkeypatch.setattr(suspects, "PAUSES_S", (0.01, 0.01))
     monkeypatch.setattr(suspects, "WAIT_PAUSE_S", 0.01)
-
-
-@pytest.fixture
-async def coupon(ledger: Ledger, counters: Counters) -> Coupon:
-    """A coupon with 20 uses and one per customer, of which 10 have been redeemed; its counter says so."""
-    made = await given.coupon(ledger, CODE, max_redemptions=20, max_per_customer=1)
-    await counters.load([LoadedCoupon(made, 0)])
-    await redeemed(ledger, counters, made, 10)
-    return made
 
 
 def dumped(url: str) -> dict[Any, Any]:
@@ -121,6 +112,14 @@ async def plant_behind(_admin: Admin, raw: Raw) -> list[Finding]:
     return [Finding(CODE, Kind.BEHIND, 8, 10)]
 
 
+async def plant_behind_what_is_free(admin: Admin, raw: Raw) -> list[Finding]:
+    """Seats that are rightly free are above `next` now, and no fault of their own."""
+    await raw.hdel(CUSTOMERS, *cancel(admin, 8, 9))
+    await raw.sadd(FREE, 8, 9)
+    await raw.hset(COUNTER, "next", 5)
+    return [Finding(CODE, Kind.BEHIND, 5, 10)]
+
+
 async def plant_counts(admin: Admin, raw: Raw) -> list[Finding]:
     first, second = admin.column("SELECT customer_id FROM redemption WHERE seat IN (1, 2) ORDER BY customer_id")
     await raw.hset(CUSTOMERS, mapping={first: 0, second: "x", "nobody": 1, b"\xff": 1, "z" * 200: 1})
@@ -133,7 +132,7 @@ async def plant_counts(admin: Admin, raw: Raw) -> list[Finding]:
 
 PLANTED: list[Plant] = [
     plant_outdated, plant_impossible, plant_wrong_type, plant_another_coupons, plant_leaked, plant_ghosts, plant_hidden,
-    plant_no_seats, plant_behind, plant_counts,
+    plant_no_seats, plant_behind, plant_behind_what_is_free, plant_counts,
 ]  # fmt: skip
 
 
@@ -369,21 +368,35 @@ async def test_more_is_leaked_than_one_refill_takes(
 async def test_seats_that_were_not_looked_for_yet_are_no_fault(
     suspects_max: int, ledger: Ledger, counters: Counters, coupon: Coupon, raw: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than so many, after a load: they are looked for when they are needed. What is free and taken is a fault."""
+    """More than so many, after a load: they are looked for when they are needed. What was handed out since is a fault."""
     monkeypatch.setattr(collecting, "SUSPECTS_MAX", suspects_max)
     monkeypatch.setattr(comparing_seats, "LISTED_SEATS", 3)
     monkeypatch.setattr(diff, "UNSEARCHED_SEATS_MIN", 5)
     monkeypatch.setattr(comparing_seats, "LEAKED_LISTED_MAX", 5)
-    await raw.hset(COUNTER, "next", 18)
+    monkeypatch.setattr(diff, "RANGE_SEATS_MIN", 2)
+    await raw.hset(COUNTER, mapping={"next": 18, "unsearched": 17})
     await raw.sadd(FREE, 4)
-    assert ghosts(CODE, [4]) == await check(ledger, counters)
-    assert ghosts(CODE, [4]) == await repair(ledger, counters)
+    assert ghosts(CODE, [4]) + leaked(CODE, [18]) == sorted(await check(ledger, counters), key=lambda one: one.seat or 0)
+    assert ghosts(CODE, [4]) + leaked(CODE, [18]) == sorted(await repair(ledger, counters), key=lambda one: one.seat or 0)
     assert [] == await check(ledger, counters)
 
-    await raw.hset(COUNTER, "searched", 12345)
+    await raw.srem(FREE, 18)
+    await raw.hset(COUNTER, "unsearched", 0)
     told, report = await compared(ledger, counters, mend=True)
     assert leaked(CODE, [11, 12, 13, 14, 15]) == told
     assert Report(1, {Kind.LEAKED: 8}, 0, 0, 3, complete=True) == report
+    assert [] == await check(ledger, counters)
+
+
+async def test_what_nobody_is_told_of(ledger: Ledger, counters: Counters, coupon: Coupon, admin: Admin, raw: Raw) -> None:
+    """Seats that were given back before the counter was made: a scheduled repair gives them out again, and found nothing."""
+    cancel(admin, 3, 5)
+    await raw.delete(COUNTER, FREE, PENDING, CUSTOMERS)
+    await counters.load([LoadedCoupon(coupon, 10)])
+    assert leaked(CODE, [3, 5]) == await check(ledger, counters)
+    await raw.hset(COUNTER, "next", 12)
+    assert leaked(CODE, [11, 12]) == await repair(ledger, counters, tells_unsearched=False)
+    assert {3, 5, 11, 12} == await free(raw)
     assert [] == await check(ledger, counters)
 
 
@@ -443,47 +456,3 @@ async def test_without_a_store(
     mariadb_proxy.cut()
     with pytest.raises(LedgerUnavailable):
         await compare_once(far_ledger, counters, Told())
-
-
-# --- Oversold ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("share", [0.0, 10.0**6], ids=["by_the_key", "by_rows"])
-async def test_oversold_is_told_and_not_mended(
-    ledger: Ledger, counters: Counters, coupon: Coupon, admin: Admin, raw: Raw, monkeypatch: pytest.MonkeyPatch, share: float
-) -> None:
-    """A row above the limit in force when it was made, and a customer with too many: people must look."""
-    first = admin.value("SELECT customer_id FROM redemption WHERE seat = 1")
-    given.insert(admin, given.row(ledger, coupon, seat=21, customer_seat=1))
-    given.insert(admin, given.row(ledger, coupon, customer_id=first, seat=11, customer_seat=2))
-    await raw.hset(COUNTER, "next", 20)
-    await raw.sadd(FREE, *range(12, 21))
-
-    admin.run("ANALYZE TABLE redemption")
-    monkeypatch.setattr(walk, "KEY_SHARE", share)
-    wanted = [
-        Finding(CODE, Kind.OVERSOLD, 21, 20, seat=21),
-        Finding(CODE, Kind.OVERSOLD, 2, 1, customer_id=first),
-    ]
-    assert wanted == await check(ledger, counters)
-    assert wanted == await check(ledger, counters, code=CODE)
-    told, report = await compared(ledger, counters, mend=True)
-    assert (wanted, 2, True) == (told, report.not_mended, report.complete)
-
-
-async def test_oversold_by_a_row_older_than_its_coupon(
-    ledger: Ledger, counters: Counters, coupon: Coupon, admin: Admin
-) -> None:
-    """No limit but the first can have been in force: who has written such a row has not gone by the ledger's clock."""
-    given.insert(admin, given.row(ledger, coupon, seat=21, customer_seat=1))
-    admin.run("UPDATE redemption SET created_at = '2020-01-01' WHERE seat = 21")
-    assert [Finding(CODE, Kind.OVERSOLD, 21, 20, seat=21)] == await check(ledger, counters)
-
-
-async def test_who_was_admitted_before_the_limit_was_lowered_is_not_oversold(
-    ledger: Ledger, counters: Counters, coupon: Coupon
-) -> None:
-    """The coupon is over: that is what lowering means."""
-    lowered = await given.changed(ledger, coupon.code, max_redemptions=5)
-    await counters.load([LoadedCoupon(lowered, 10)])
-    assert [] == await check(ledger, counters)

@@ -72,7 +72,18 @@ def test_equal_counters_have_no_range_that_differs() -> None:
         of_range = [seat for seat in range(begin, min(begin + sums.size, 1_001)) if seat != 7]
         sums.rows(number, diff.sums_of(of_range, number, sums.size))
     assert [] == list(sums.differing())
-    assert 0 == sums.missing
+    assert 0 == sums.missing()
+
+
+def test_missing_seats_are_counted_above_a_seat() -> None:
+    """In whole ranges: of one that the seat cuts, nobody knows on which side they are."""
+    sums = SeatSums(1_000)
+    size = sums.size
+    for number, rows in enumerate((size - 3, size - 2, size)):
+        sums.rows(number, diff.Sums(rows, 0, 0))
+    rest = 1_000 - 3 * size
+    assert 5 + rest == sums.missing()
+    assert [2 + rest, rest, rest, 0] == [sums.missing(above=seat) for seat in (size, size + 1, 2 * size, 3 * size + 1)]
 
 
 def test_a_free_seat_that_comes_twice_is_looked_at_and_found_right() -> None:

@@ -145,6 +145,21 @@ async def test_a_wish_while_redis_is_away(lead: Lead, ledger: Ledger, far_counte
     assert ["a run has failed"] == [event["event"] for event in logged if event["log_level"] == "warning"]
 
 
+async def test_seats_that_a_counter_has_not_looked_for_yet(
+    leading: Leading, coupon: Coupon, counters: Counters, raw: redis.asyncio.Redis, admin: Admin
+) -> None:
+    """A coupon that is changed after uses were given back would keep the check from ever being clean."""
+    (second,) = given.ids(admin, "seat = 2")
+    given.cancel(admin, second)
+    changed = await given.changed(leading.ledger, coupon.code, max_redemptions=30)
+    await counters.load([LoadedCoupon(changed, SEATS)])
+    await leading.duties.repair()
+    assert {"2"} == await raw.smembers(key(coupon.code, "free"))
+    (run,) = rows(admin)
+    assert ("schedule", 0, 0) == (run["cause"], run["finding_count"], admin.value("SELECT COUNT(*) FROM reconcile_finding"))
+    assert leading.counted("usher_seconds_since_clean_check") < 60
+
+
 async def test_repair_by_the_clock(leading: Leading, coupon: Coupon, raw: redis.asyncio.Redis, admin: Admin) -> None:
     """Stored with its cause; one that found nothing is the last clean check, and hardly worth a word."""
     await leak(raw, coupon)

@@ -156,6 +156,27 @@ async def test_a_run_is_not_begun_beside_another_and_not_cut_off(
     assert [] == caplog.messages
 
 
+async def test_what_is_cut_off_at_the_end_is_no_news(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody could wait for it any longer; that was told."""
+    cut_off = False
+
+    async def expire_once(*_: object) -> jobs.Report:
+        nonlocal cut_off
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut_off = True
+        return NOTHING
+
+    monkeypatch.setattr(jobs, "expire_once", expire_once)
+    runner = expiry()
+    async with Timetable([runner]).kept():
+        await until(runner._turn.locked, what="a run is begun")
+    await until(lambda: cut_off, what="it is cut off")
+    await asyncio.sleep(0)
+    assert [] == caplog.messages
+
+
 async def test_runs_come_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after one that failed; and none comes after the end."""
     begun = 0
