@@ -21,6 +21,8 @@ Join = Callable[[Order, float, Redemption], Awaitable[Redeemed]]
 UNAVAILABLE = Redeemed(Ending.UNAVAILABLE)
 ORDER_MISMATCH = Redeemed(Ending.ORDER_MISMATCH)
 KEY_REUSED = Redeemed(Ending.KEY_REUSED)
+_SAY_NOTHING = frozenset({Ending.UNAVAILABLE, Ending.OUTCOME_UNKNOWN, Ending.BUSY})
+"""Of the order; the other endings without a redemption say no."""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,8 +81,13 @@ class Flights:
             await flight.join()
 
     async def _share(self, order: Order, arrived_at: float, redeem: Redeem, join: Join) -> Redeemed:
-        """The first creates, the others get the same; one that must not share what came of it goes its own way then."""
+        """The first creates, the others get the same; one that must not share what came of it goes its own way then.
+
+        A "no" is shared with those only who came before it was asked for: a flight may have asked long ago, and another process
+        have redeemed the order since.
+        """
         key = (order.code, order.order_id)
+        came_first = False
         while (flight := self._flights.get(key)) is not None:
             redeemed = await flight.join()
             if redeemed.redemption is not None:
@@ -90,8 +97,9 @@ class Flights:
                 if redeemed.redemption.ended_at is None:  # Else another's key has found it, and the order has none.
                     return await join(order, arrived_at, redeemed.redemption)
             # API keys are limited apart from each other, so a refusal by one is none by another.
-            elif order == flight.order:
+            elif order == flight.order and (came_first or redeemed.ending in _SAY_NOTHING):
                 return redeemed
+            came_first = True
         flight = self._flights[key] = Flight(order)
         redeemed = UNAVAILABLE  # What those who joined are told should this request end by a defect, or a hard stop.
         try:

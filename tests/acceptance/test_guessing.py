@@ -122,6 +122,25 @@ async def test_coupon_created_after_it_was_guessed(client: Client, other_usher: 
     assert [2] * ROUNDS == [len(auditor.check(code)) for code in codes]
 
 
+async def test_a_send_that_joins_one_from_before_the_coupon_was_created(
+    client: Client, start_usher: StartUsher, stores: Stores, faults: Callable[[int], Proxy], api_key: str
+) -> None:
+    """The earlier one has found no coupon and waits to be counted; the later one is of an order that has been redeemed."""
+    proxy = faults(stores.mariadb.port)
+    server = start_usher(database_url=proxy.url(stores.mariadb.url))
+    async with Client(server.url, key=api_key) as other:
+        counting = proxy.hold(holding(b"insert into guess"))
+        early = asyncio.create_task(other.redeem("JOINED", "a", "order-a"))
+        await until(lambda: counting.hits == 1, what="the earlier one is counted")
+        assert 201 == (await client.create_coupon("JOINED", max_redemptions=5)).status
+        assert 201 == (await client.redeem("JOINED", "a", "order-a")).status
+        again = asyncio.create_task(other.redeem("JOINED", "a", "order-a"))
+        await asyncio.sleep(0.3)
+        counting.release()
+        assert 404 == (await early).status
+        assert 200 == (await again).status
+
+
 async def test_coupon_created_by_a_command_after_it_was_guessed(client: Client, stores: Stores) -> None:
     """No process is told of it."""
     assert 404 == (await client.redeem("BY-COMMAND", "early", "early")).status

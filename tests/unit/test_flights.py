@@ -68,6 +68,54 @@ async def test_a_refusal_is_not_shared_with_another_customer() -> None:
     assert Ending.CREATED is bob.ending
 
 
+@pytest.mark.parametrize(
+    "no",
+    [
+        Redeemed(Ending.REFUSED, refusal=Refusal.COUPON_NOT_FOUND),
+        Redeemed(Ending.LIMITED, retry_after_s=7),
+        Redeemed(Ending.ORDER_MISMATCH),
+        Redeemed(Ending.KEY_REUSED),
+    ],
+    ids=lambda no: no.ending.value,
+)
+async def test_a_no_is_not_told_to_those_who_came_after_it_was_asked_for(no: Redeemed) -> None:
+    """The order may have been redeemed by another process since. However many they are, they share the next flight."""
+    asked = 0
+
+    async def redeem(order: Order, _arrived_at: float) -> Redeemed:
+        nonlocal asked
+        asked += 1
+        answer = no if asked == 1 else Redeemed(Ending.REPLAYED, redemption_for(order))
+        await asyncio.sleep(0.01)
+        return answer
+
+    flights = Flights(100, Counts())
+
+    first, *others = await asyncio.gather(*(flights.board(ORDER, 0.0, redeem, join) for _ in range(10)))
+
+    assert [no] + [Ending.REPLAYED] * 9 == [first, *(other.ending for other in others)]
+    assert 2 == asked
+
+
+@pytest.mark.parametrize("ending", [Ending.UNAVAILABLE, Ending.OUTCOME_UNKNOWN, Ending.BUSY])
+async def test_what_says_nothing_of_the_order_is_told_to_all(ending: Ending) -> None:
+    """Nine further sends would hardly find the store better."""
+    asked = 0
+
+    async def redeem(_order: Order, _arrived_at: float) -> Redeemed:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.01)
+        return Redeemed(ending)
+
+    flights = Flights(100, Counts())
+
+    answers = await asyncio.gather(*(flights.board(ORDER, 0.0, redeem, join) for _ in range(10)))
+
+    assert [Redeemed(ending)] * 10 == answers
+    assert 1 == asked
+
+
 async def test_what_one_key_is_told_is_not_told_to_another() -> None:
     """A customer who is limited for one key may redeem with another one, also with a send that overlaps."""
     limited = Redeemed(Ending.LIMITED, retry_after_s=7)
