@@ -11,7 +11,7 @@
 --   is_right: 1 a script could have written it, 0 it is dropped by whoever reads it to change it
 --   types: of the four keys, in their order; values: the ten fields as text, in the order of modules/counter.lua
 --   free, customers, pending: how many entries, 0 also where the key has a wrong type
---   unsearched: up to here free seats are not known; 0 where they were looked for, or the counter is not right
+--   unsearched: up to here free seats are not known; 0 also where what is written there cannot be right
 assert(#KEYS == 4, "inspect: the four keys of a coupon")
 assert(#ARGV == 0, "inspect: no arguments")
 local counter = require("counter")
@@ -26,6 +26,5 @@ local is_right = fits[1] and fits[2] and fits[3] and fits[4] and counter.parse(v
 local free = types[2] == "set" and redis.call("SCARD", KEYS[2]) or 0
 local customers = types[4] == "hash" and redis.call("HLEN", KEYS[4]) or 0
 local pending = types[3] == "hash" and redis.call("HLEN", KEYS[3]) or 0
-local unsearched = is_right and is_right.searched == 0
-  and counter.whole(redis.call("HMGET", KEYS[1], "unsearched")[1], 0, is_right.next) or 0
+local unsearched = is_right and counter.whole(redis.call("HMGET", KEYS[1], "unsearched")[1], 0, is_right.next) or 0
 return { is_right and 1 or 0, types, values, free, customers, pending, unsearched }

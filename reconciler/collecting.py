@@ -27,7 +27,7 @@ class Stopped(Exception):
 class Collecting:
     """Collects suspicions; has them looked at again, told, and mended where there is a `mending`.
 
-    `tells_unsearched`: also leaked seats that their counter has not looked for since it was made, see `Inspected.unsearched`.
+    `tells_unsearched`: also leaked seats that their counter has yet to look for, see `Inspected.unsearched`.
 
     `counts`: findings by kind, without the notes. `missing`: coupons without a counter. `not_mended`: findings that are as they
     were. `unlisted`: leaked seats that were counted and not told one by one.
@@ -53,6 +53,12 @@ class Collecting:
     def suspect(self, ledger: ComparedCoupon, counter: Inspected) -> Suspect:
         """What is suspected of this coupon, to be added to."""
         return self._suspects.setdefault(ledger.coupon.id, Suspect(ledger, counter))
+
+    def all_listed(self, ledger: ComparedCoupon) -> None:
+        """No further leaked seats of this coupon will be suspected; those that were before have been told and mended."""
+        found = self._suspects.get(ledger.coupon.id)
+        if found is not None:
+            found.is_all = True
 
     async def certain_if_many(self) -> None:
         """Makes certain of what is suspected if there is no room for more."""

@@ -86,7 +86,7 @@ async def compare_once(
     """Compares all coupons, or the one with this code, with their counters; `mend`: and mends what differs.
 
     `found` is told findings as they become certain, and notes (Kind.MISSING); with `tells_unsearched` also of seats that their
-    counter has not looked for since it was made, as it does when it needs them: those are mended in any case. `may_mend` is
+    counter has yet to look for, see `Inspected.unsearched`: those are mended in any case. `may_mend` is
     asked before each mending, and `is_stopping` between statements: then the run ends, and what was suspected and not yet
     certain is dropped. With a code that no coupon has, nothing is found. Raises LedgerUnavailable and CounterUnavailable; what
     was told and mended by then stays.

@@ -25,13 +25,17 @@ Pair = tuple[ComparedCoupon, Inspected]
 
 
 class Piece(NamedTuple):
-    """Seats of a coupon that are to be listed. `has_free`: the counter has free seats among them, or so it seemed."""
+    """Seats of a coupon that are to be listed.
+
+    `has_free`: the counter has free seats among them, or so it seemed. `is_last`: with them all are listed that differ.
+    """
 
     ledger: ComparedCoupon
     counter: Inspected
     low: int
     high: int
     has_free: bool
+    is_last: bool
 
 
 class SeatComparison:
@@ -96,17 +100,18 @@ class SeatComparison:
         for ledger, counter in sorted(pairs, key=lambda pair: pair[0].coupon.id):
             of, coupon_id = sums[ledger.coupon.id], ledger.coupon.id
             missing = of.missing()
-            left_out = counter.unsearched
+            left_out = counter.unsearched - counter.unsearched % of.size
             if missing - of.missing(above=left_out) > diff.UNSEARCHED_SEATS_MIN:
                 missing = of.missing(above=left_out)
             else:
                 left_out = 0
             self._left_out[coupon_id], self._leaked_left[coupon_id] = left_out, LEAKED_LISTED_MAX
-            for one in of.differing():
+            for one, is_last in _marking_last(of.differing()):
                 for low in range(one.low, one.high + 1, LISTED_SEATS):
                     high = min(low + LISTED_SEATS - 1, one.high)
                     if one.has_free or (high > left_out and self._leaked_left[coupon_id] > 0):
-                        yield Piece(ledger, counter, low, high, one.has_free)
+                        is_end = is_last and high == one.high and not left_out
+                        yield Piece(ledger, counter, low, high, one.has_free, is_end)
             if missing > LEAKED_LISTED_MAX:
                 self._collecting.suspect(ledger, counter).unlisted = missing - LEAKED_LISTED_MAX
 
@@ -130,6 +135,9 @@ class SeatComparison:
         for code, found in states.items():
             if found is not None:
                 self._add(pairs[code], wanted[code], found, taken=taken.get(pairs[code][0].coupon.id, set()))
+        for one in pieces:
+            if one.is_last:
+                self._collecting.all_listed(one.ledger)
         await self._collecting.certain_if_many()
 
     def _add(self, pair: Pair, seats: Sequence[int | str], states: SeatStates, *, taken: set[int]) -> None:
@@ -150,6 +158,17 @@ class SeatComparison:
 def following(cursors: Mapping[str, str], walked: Mapping[str, str]) -> dict[str, str]:
     """Where walks go on after some of them have come further; those that are over are left out."""
     return {code: cursor for code, cursor in {**cursors, **walked}.items() if code not in walked or cursor != BEGIN}
+
+
+def _marking_last(ranges: Iterator[diff.Differing]) -> Iterator[tuple[diff.Differing, bool]]:
+    """Each range, and whether none comes after it."""
+    before: diff.Differing | None = None
+    for one in ranges:
+        if before is not None:
+            yield before, False
+        before = one
+    if before is not None:
+        yield before, True
 
 
 def _together(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:

@@ -25,8 +25,8 @@ RANGE_SEATS_MIN: Final = 256
 RANGES_MAX: Final = 65_536
 """A coupon has no more ranges: their sums take 2 MB. With more than 16 million seats the ranges are larger."""
 UNSEARCHED_SEATS_MIN: Final = 100_000
-"""More seats that are in no row and not free, and that their counter has not looked for since it was made, are no fault: they
-are looked for when they are needed. Fewer are all listed."""
+"""More seats that are in no row and not free, and that their counter has not looked for since it was made or shrunk, are no
+fault: they are looked for when they are needed. Fewer are all listed."""
 BEFORE_S: Final = 1.0
 """By so much may the clock that `created_at` comes from be ahead of the clock of the coupon's history."""
 
@@ -197,9 +197,9 @@ class SeatSums:
     def missing(self, *, above: int = 0) -> int:
         """Seats that are handed out, not free, and in no row: so many at least, some of them in flight.
 
-        `above`: only in ranges whose seats are all above this one.
+        `above`: only beyond this seat, which is a range's last.
         """
-        first = -(-above // self.size)
+        first = above // self.size
         found = 0
         for number, count in enumerate(self._counts[first:], first):
             found += max(0, min(self.size, self.next - number * self.size) - count)

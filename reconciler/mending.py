@@ -57,6 +57,8 @@ class Mending:
             await self._complete(one)
         else:
             await self._mend_seats(one)
+            if one.is_all and any(seat <= one.counter.unsearched for seat in one.leaked):
+                await self._complete(one)  # So that the next one that is leaked there is told.
         for some in chunks([(name, *pair) for name, pair in sorted(one.customers.items())], RECOUNT_MAX_CUSTOMERS):
             await self._ask()
             await self._comparing.recount(one.code, coupon.id, some)
@@ -73,7 +75,7 @@ class Mending:
             await self._counters.refill(one.code, look, seats=seats, complete=None)
 
     async def _complete(self, one: Suspect) -> None:
-        """After a load or a shrink nothing is free: the seats that are, by the ledger, are taken in.
+        """A counter that was made or shrunk knows of no free seats: those that are, by the ledger, are taken in.
 
         Beyond UNSEARCHED_SEATS_MIN of them they are left to be looked for when they are needed, as after every load.
         """

@@ -49,7 +49,8 @@ class Suspect:
     `free` that can't be seats. `pending`: seats in no row whose claims were pending, and in how many looks they were not any
     more. `customers`: the count as it is written, and live redemptions; `in_doubt`: those that a claim in flight may explain;
     `customers_ids`: which live redemptions, of either, empty before the first further look.
-    `unlisted`: leaked seats beyond those that are listed. `quiet_to`: leaked seats up to this one are mended and not told.
+    `unlisted`: leaked seats beyond those that are listed. `is_all`: no others are leaked. `quiet_to`: leaked seats up to
+    this one are mended and not told.
     """
 
     ledger: ComparedCoupon
@@ -64,6 +65,7 @@ class Suspect:
     in_doubt: dict[str, tuple[str, int]] = field(default_factory=dict)
     customers_ids: dict[str, frozenset[bytes]] = field(default_factory=dict)
     unlisted: int = 0
+    is_all: bool = False
     quiet_to: int = 0
 
     @property

@@ -62,7 +62,7 @@ class Inspected:
     free_count: int
     customer_count: int
     pending_count: int
-    unsearched: int = 0
+    unsearched: int
 
     def number(self, field: str) -> int:
         """A field of a counter that is right, but `status`."""

@@ -10,8 +10,7 @@
 --   loaded      when these came from the ledger
 --   next        the highest seat handed out
 --   searched    when free seats were last looked for, and all that there were have been taken in
---   unsearched  while `searched` is 0: up to here free seats are not known, since the counter was made or shrunk; only the
---               reconciler reads it
+--   unsearched  up to here free seats are not known, since the counter was made or shrunk; only the reconciler reads it
 local counter = {}
 
 local KINDS = { "hash", "set", "hash", "hash" }

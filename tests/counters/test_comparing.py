@@ -33,8 +33,9 @@ async def test_inspect(comparing: Comparing, counters: Counters, raw: Raw) -> No
     written = {name: str(value) for name, value in fields(loaded(5, 1).coupon).items()}
     loaded_at = found.values["loaded"]
     values = {**written, "loaded": loaded_at, "next": "3", "searched": "0"}
-    wanted = Inspected(is_right=True, types=ALL_TYPES, values=values, free_count=1, customer_count=3, pending_count=3)
-    assert 0 == wanted.unsearched
+    wanted = Inspected(
+        is_right=True, types=ALL_TYPES, values=values, free_count=1, customer_count=3, pending_count=3, unsearched=0
+    )
     assert wanted == found
     assert 3 == found.number("next")
     assert (True, {"counter": "hash"} | UNTYPED, 0) == (other.is_right, other.types, other.free_count)

@@ -24,7 +24,7 @@ VARIABLE = re.compile(
     r"|(?P<nanoseconds>\b\d{19}\b)"
     r"|(?P<token>^[\w-]{38}$)"
     r"|(?P<process>^[\w.-]+:\d+$)"
-    r"|(?P<duration>(?<=\bin )\d+\.\d(?= s\b))"
+    r"|(?P<duration>(?<=\bin )\d+\.\d+(?= s\b))"
 )
 
 ANY = frozenset({"duration"})

@@ -76,14 +76,14 @@ def test_equal_counters_have_no_range_that_differs() -> None:
 
 
 def test_missing_seats_are_counted_above_a_seat() -> None:
-    """In whole ranges: of one that the seat cuts, nobody knows on which side they are."""
+    """A range's last."""
     sums = SeatSums(1_000)
     size = sums.size
     for number, rows in enumerate((size - 3, size - 2, size)):
         sums.rows(number, diff.Sums(rows, 0, 0))
     rest = 1_000 - 3 * size
     assert 5 + rest == sums.missing()
-    assert [2 + rest, rest, rest, 0] == [sums.missing(above=seat) for seat in (size, size + 1, 2 * size, 3 * size + 1)]
+    assert [5 + rest, 2 + rest, rest, rest] == [sums.missing(above=ranges * size) for ranges in range(4)]
 
 
 def test_a_free_seat_that_comes_twice_is_looked_at_and_found_right() -> None:
@@ -115,7 +115,7 @@ def inspected(*, is_right: bool = True, types: Iterable[str] = TYPES.values(), *
     """A counter of COUPON that has handed out four seats, with other values."""
     written = {**fields(COUPON), "loaded": 1, "next": 4, "searched": 0, **values}
     texts = {name: str(value) for name, value in written.items() if value is not None}
-    return Inspected(is_right, dict(zip(TYPES, types, strict=True)), texts, 0, 0, 0)
+    return Inspected(is_right, dict(zip(TYPES, types, strict=True)), texts, 0, 0, 0, unsearched=0)
 
 
 def test_a_counter_that_says_the_same_is_not_outdated() -> None:

@@ -148,16 +148,23 @@ async def test_a_wish_while_redis_is_away(lead: Lead, ledger: Ledger, far_counte
 async def test_seats_that_a_counter_has_not_looked_for_yet(
     leading: Leading, coupon: Coupon, counters: Counters, raw: redis.asyncio.Redis, admin: Admin
 ) -> None:
-    """A coupon that is changed after uses were given back would keep the check from ever being clean."""
+    """A coupon that is changed after uses were given back would keep the check from ever being clean. Who asks is told."""
     (second,) = given.ids(admin, "seat = 2")
     given.cancel(admin, second)
     changed = await given.changed(leading.ledger, coupon.code, max_redemptions=30)
     await counters.load([LoadedCoupon(changed, SEATS)])
+    asked = await leading.wish(Mode.CHECK)
+    await leading.duties.fulfil()
+    assert 1 == (await leading.get(asked)).finding_count
+    assert "usher_seconds_since_clean_check" not in leading.metrics.exposed().decode()
     await leading.duties.repair()
     assert {"2"} == await raw.smembers(key(coupon.code, "free"))
-    (run,) = rows(admin)
-    assert ("schedule", 0, 0) == (run["cause"], run["finding_count"], admin.value("SELECT COUNT(*) FROM reconcile_finding"))
+    assert [("asked", 1), ("schedule", 0)] == [(run["cause"], run["finding_count"]) for run in rows(admin)]
     assert leading.counted("usher_seconds_since_clean_check") < 60
+    # It has looked now: what is lost from here on is leaked.
+    await raw.srem(key(coupon.code, "free"), 2)
+    await leading.duties.repair()
+    assert ["leaked", "leaked"] == admin.column("SELECT kind FROM reconcile_finding")
 
 
 async def test_repair_by_the_clock(leading: Leading, coupon: Coupon, raw: redis.asyncio.Redis, admin: Admin) -> None:
