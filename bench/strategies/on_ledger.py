@@ -1,5 +1,6 @@
 """What the ways of counting that go to MariaDB have in common: their sessions, the coupons' ids, and orders that come again."""
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -8,7 +9,7 @@ from bench.strategies.sessions import Duplicate, Exhausted, Pool, Session
 from bench.strategies.statements import find_coupon, find_live
 
 
-class OnLedger:
+class OnLedger(ABC):
     """A way of counting that has a session of its own for each request. What it does there is `sell`."""
 
     isolation: ClassVar[str] = "READ COMMITTED"
@@ -44,9 +45,9 @@ class OnLedger:
         except Duplicate:
             return await existing(session, row)
 
+    @abstractmethod
     async def sell(self, session: Session, row: Row) -> bool:
         """Count and write the row durably; false where the coupon is exhausted. Raises Duplicate, Exhausted, Failed."""
-        raise NotImplementedError
 
     async def coupon_id(self, session: Session, code: str) -> int | None:
         """A coupon's id, remembered for ever; None where there is no such coupon."""

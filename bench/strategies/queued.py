@@ -5,6 +5,7 @@ them. So between the workers the counter's row decides, by a conditional UPDATE,
 """
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -53,9 +54,9 @@ class Queued(OnLedger):
             raise answer
         return answer
 
+    @abstractmethod
     async def sell_all(self, session: Session, rows: Sequence[Row]) -> Sequence[Answer]:
         """What becomes of these rows; raises Failed for all of them."""
-        raise NotImplementedError
 
     async def _work(self, batch: Sequence[Waiting]) -> Sequence[Answer | Failed]:
         for waiting in batch:
