@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 import redis.asyncio
 
-from tests.acceptance.conftest import PATIENT, MakeCoupon, StartUsher, Stores
+from tests.acceptance.conftest import PATIENT, MakeCoupon, StartReconciler, StartUsher, Stores
 from tests.auditor import Auditor
 from tests.driver import Answer, Client, Json, assert_none_failed, orders, repeating, tally
 from tests.faults import Predicate, Proxy, holding
@@ -254,12 +254,14 @@ async def test_limits_change_while_all_is_under_way(
     admin: Admin,
     redis_client: "redis.asyncio.Redis",
     entries: Journal,
+    start_reconciler: StartReconciler,
     flushed: bool,
 ) -> None:
-    """Redeeming, cancelling, expiring, lowering and raising side by side: nobody is admitted at or above a limit in force."""
+    """All side by side: nobody is admitted at or above a limit in force, and no client hears of a deadlock."""
     code = await coupon(max_redemptions=100)
     answers = await client.redeem_all(code, orders(60))
-    held = [answer.id for answer in answers]
+    held, confirmed = [answer.id for answer in answers], list[str]()
+    start_reconciler()
     numbers = itertools.count()
 
     async def buy() -> None:
@@ -269,9 +271,11 @@ async def test_limits_change_while_all_is_under_way(
 
     async def end() -> None:
         random.shuffle(held)
-        cancelled, overdue = [held.pop() for _ in range(min(4, len(held)))], [held.pop() for _ in range(min(1, len(held)))]
+        cancelled, kept, overdue = ([held.pop() for _ in range(min(most, len(held)))] for most in (3, 2, 1))
         make_overdue(admin, overdue)
-        answers.extend(await asyncio.gather(*(act(client, one, "cancel") for one in cancelled)))
+        cancels = (act(client, one, "cancel") for one in (*cancelled, *confirmed))
+        answers.extend(await asyncio.gather(*cancels, *(act(client, one, "confirm") for one in kept)))
+        confirmed[:] = kept
 
     async def flush() -> None:
         if flushed:
